@@ -1,0 +1,102 @@
+"""Configs as JSON beside a run, and what two configs differ in."""
+
+import fnmatch
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# What a run may change when it resumes: none of it moves a step already taken.
+MAY_CHANGE_ON_RESUME = (
+    "train.num_steps",
+    "log.*",
+    "eval.*",
+    "checkpoint.*",
+    "data.data_dir",
+    "data.num_threads",
+)
+
+
+def difference(
+    old: Mapping[str, Any], new: Mapping[str, Any], ignore: Iterable[str] = ()
+) -> list[str]:
+    """Return a line for each key whose value differs, such as `seed: 0 -> 1`.
+
+    Args:
+        old: a config, or what `from_json` made of one; `new` likewise.
+        ignore: keys that may differ, as patterns: `train.num_steps`, `log.*`.
+    """
+    ignore = tuple(ignore)
+    before, after = _flatten(_plain(old)), _flatten(_plain(new))
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        change = _show(before, key), _show(after, key)
+        allowed = any(fnmatch.fnmatchcase(key, pattern) for pattern in ignore)
+        if change[0] != change[1] and not allowed:
+            lines.append(f"{key}: {change[0]} -> {change[1]}")
+    return lines
+
+
+def forbidden_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the lines of `difference` that a run may not bring when it resumes."""
+    ignore = MAY_CHANGE_ON_RESUME
+    if _schedule_ends_with_training(old) and _schedule_ends_with_training(new):
+        ignore += ("optim.schedule.num_steps",)
+    return difference(old, new, ignore)
+
+
+def to_json(config: Mapping[str, Any]) -> str:
+    """Return `config` as JSON with sorted keys; tuples become lists."""
+    return json.dumps(_plain(config), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Return the config that `to_json` wrote, locked; lists become tuples.
+
+    A key that followed another (`optim.schedule.num_steps`) keeps its value, but
+    follows no longer.
+
+    Raises:
+        ValueError: `text` is not JSON, or not that of a config.
+    """
+    config = json.loads(text)
+    if not isinstance(config, dict):
+        raise ValueError("not a JSON object")
+    return ConfigDict(_with_tuples(config)).lock()
+
+
+def _schedule_ends_with_training(config: Mapping[str, Any]) -> bool:
+    flat = _flatten(_plain(config))
+    return flat.get("optim.schedule.num_steps") == flat.get("train.num_steps")
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value; an empty section is a value."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _show(flat: Mapping[str, Any], key: str) -> str:
+    return repr(flat[key]) if key in flat else "(absent)"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Mapping, ConfigDict)):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_with_tuples(item) for item in value)
+    return value

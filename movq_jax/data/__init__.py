@@ -1,0 +1,1 @@
+"""Photographs from disk to batches: builders, sources, transforms, the pipeline."""

@@ -1,0 +1,177 @@
+"""`folder`: any folder of images, list of paths, or pattern.
+
+The class of an image is its first sub-folder. Where all sub-folders are called train,
+validation (val) or test, they are the splits, and the class is the folder below.
+Without a validation set, a fraction of the training images becomes one: each by a
+hash of its own name, so that an image more does not move the others.
+"""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from movq_jax.data.builders.listing import (
+    NO_LABEL,
+    SPLITS,
+    Example,
+    Listing,
+    hash_of,
+)
+from movq_jax.errors import UserError
+
+_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .heic .heif .gif .bmp .dib .tif "
+    ".tiff .ppm .pgm .pbm .pnm .jp2 .j2k .tga .mpo .ico".split()
+)
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def find(source: str, validation_fraction: float = 0.1) -> Listing:
+    """List the images of `source`, without opening any of them.
+
+    Args:
+        source: a folder (with its sub-folders; hidden files, and files that are not
+            called like images, are left out); a text file with a path in each line,
+            absolute or relative to the file's folder (empty lines, and those that
+            start with #, are passed over); or a pattern, as `pictures/*/*.jpg`.
+        validation_fraction: how much of the training images to hold out where there
+            is no validation set, from 0 to below 1. Of two images or more, one at
+            least goes each way, unless it is 0.
+
+    Raises:
+        UserError: there is no such source, or no image in it.
+    """
+    if not 0 <= validation_fraction < 1:
+        raise UserError(
+            f"the validation fraction is {validation_fraction}: it must be from 0 to "
+            f"below 1"
+        )
+    files, ignored = _find_files(source)
+    groups = _group(files)
+    if "train" in groups and "validation" not in groups:
+        held_out = _held_out(list(groups["train"]), validation_fraction)
+        if held_out:
+            groups["validation"] = {k: groups["train"].pop(k) for k in held_out}
+    classes = sorted({c for group in groups.values() for c in group.values() if c})
+    labels = {name: number for number, name in enumerate(classes)}
+    return Listing(
+        description=f"Images of {source}.",
+        splits={
+            split: [
+                Example(files[key], key, labels.get(class_name, NO_LABEL))
+                for key, class_name in groups[split].items()
+            ]
+            for split in SPLITS
+            if split in groups
+        },
+        classes=classes,
+        ignored=ignored + len(files) - sum(map(len, groups.values())),
+    )
+
+
+def _find_files(source: str) -> tuple[dict[str, Path], int]:
+    """Return the images (key -> path), and how many files were no images by name."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        root, candidates = path, list(_walk(path))
+    elif path.is_file():
+        # A list names what it means: nothing of it is left out by its suffix.
+        return _with_keys(_read_list(path), path.parent), 0
+    elif glob.has_magic(source):
+        root = Path(*path.parts[: _first_magic(path)])
+        matches = sorted(glob.glob(str(path), recursive=True))
+        candidates = [Path(match) for match in matches if os.path.isfile(match)]
+    else:
+        raise UserError(f"--source={source} does not exist")
+    images = [file for file in candidates if file.suffix.lower() in _SUFFIXES]
+    if not images:
+        raise UserError(
+            f"no images in {source}"
+            + (f", only {len(candidates)} other files" if candidates else "")
+        )
+    return _with_keys(images, root), len(candidates) - len(images)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the files under `root` that are not hidden, through links too."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        # A link to a folder above would otherwise be followed without end.
+        seen.add(os.path.realpath(folder))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(folder, name)) not in seen
+        )
+        yield from (Path(folder, n) for n in sorted(names) if not n.startswith("."))
+
+
+def _read_list(path: Path) -> list[Path]:
+    if path.suffix.lower() in _SUFFIXES:
+        raise UserError(
+            f"--source={path} is an image: give its folder, or a text file of paths"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--source={path} is not a text file: {error}") from error
+    entries = [line.strip() for line in lines]
+    files = [path.parent / e for e in entries if e and not e.startswith("#")]
+    if not files:
+        raise UserError(f"--source={path} names no files")
+    return files
+
+
+def _first_magic(pattern: Path) -> int:
+    """Return the number of leading parts of a pattern that are plain names."""
+    return next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+
+
+def _with_keys(files: Iterable[Path], root: Path) -> dict[str, Path]:
+    """Name files by their place below `root`, or below what is common to all."""
+    absolute = dict.fromkeys(os.path.abspath(file) for file in files)
+    base = os.path.abspath(root)
+    if any(os.path.commonpath([file, base]) != base for file in absolute):
+        base = os.path.commonpath([os.path.dirname(file) for file in absolute])
+    return {_key(os.path.relpath(file, base)): Path(file) for file in absolute}
+
+
+def _key(relative: str) -> str:
+    # A name that is not UTF-8 becomes one that is, and stays different from others.
+    name = os.fsencode(relative).decode(errors="backslashreplace")
+    return name.replace(os.sep, "/")
+
+
+def _group(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Return split -> key -> class, '' for none; everything is train by default."""
+    parts = {key: PurePosixPath(key).parts for key in files}
+    top = {p[0] for p in parts.values() if len(p) > 1}
+    splits_given = top and top <= _SPLIT_NAMES.keys()
+    groups: dict[str, dict[str, str]] = {}
+    for key, (first, *below) in parts.items():
+        if splits_given and not below:
+            continue  # loose files beside train/ and validation/
+        split = _SPLIT_NAMES[first] if splits_given else "train"
+        folders = below[:-1] if splits_given else [first, *below][:-1]
+        groups.setdefault(split, {})[key] = folders[0] if folders else ""
+    return groups
+
+
+def _held_out(keys: list[str], fraction: float) -> list[str]:
+    """Choose keys by their own hash; neither none nor all of two or more."""
+    if fraction == 0 or len(keys) < 2:
+        return []
+    ordered = sorted(keys, key=hash_of)
+    limit = fraction * 2**64
+    below = sum(int.from_bytes(hash_of(key)[:8], "big") < limit for key in ordered)
+    return ordered[: min(max(below, 1), len(keys) - 1)]

@@ -1,0 +1,1 @@
+"""What a picture is worth: pixel metrics and pictures to look at."""

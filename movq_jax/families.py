@@ -1,0 +1,74 @@
+"""Choosing a member of a family: `{name: ..., ...fields}` in config becomes an object.
+
+Quantizers, losses, schedules, transforms and the like are each a dict from name to
+class or function, kept where the members live.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from movq_jax.errors import UserError
+
+
+def make(
+    family: Mapping[str, Callable],
+    fields: Mapping[str, Any],
+    where: str,
+    *args,
+    **extra,
+) -> Any:
+    """Calls the member named `fields['name']` with `args`, the other fields, `extra`.
+
+    Args:
+      family: name -> callable.
+      fields: from config: 'name' and the member's own fields.
+      where: dotted path in the config, for error messages.
+
+    Raises:
+      UserError: for an unknown name, and an unknown or missing field.
+    """
+    fields = {**fields}
+    name = fields.pop("name", None)
+    chosen = member(family, name, where)
+    return call(chosen, fields, f"{where} ({name})", *args, **extra)
+
+
+def member(family: Mapping[str, Any], name: Any, where: str) -> Any:
+    """The member of that name.
+
+    Raises:
+      UserError: there is none; the message suggests the nearest.
+    """
+    if name not in family:
+        raise UserError(f"{where}.name is {name!r}{nearest(name, family)}")
+    return family[name]
+
+
+def call(
+    chosen: Callable, fields: Mapping[str, Any], where: str, *args, **extra
+) -> Any:
+    """`chosen(*args, **fields, **extra)`, with a clear error for a field of no use.
+
+    Raises:
+      UserError: for an unknown or missing field.
+    """
+    signature = inspect.signature(chosen)
+    known = [p for p in signature.parameters if p not in ("parent", "name", *extra)]
+    for field in fields:
+        if field not in known:
+            raise UserError(f"{where} has no field {field!r}{nearest(field, known)}")
+    try:
+        signature.bind(*args, **fields, **extra)
+    except TypeError as error:
+        raise UserError(f"{where}: {error}") from error
+    return chosen(*args, **fields, **extra)
+
+
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """The end of an error message: a suggestion, and what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(word), known, n=1)
+    suggestion = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{suggestion} Known: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Trained models on disk: the bundle, loading it, its fingerprint."""

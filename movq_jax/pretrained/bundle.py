@@ -1,0 +1,154 @@
+"""The model bundle: `model.safetensors` and `config.json` in one folder.
+
+`config.json` holds
+
+- `format_version`: 1
+- `kind`: 'tokenizer'
+- `fingerprint`: see `movq_jax.pretrained.fingerprint`
+- `model`: the config section that `build_tokenizer` takes
+- `protocol`: how the weights came to be and what they were measured to reach
+
+and `model.safetensors` the inference parameters (the averaged weights of a run) by
+their path in the Linen tree, joined with dots: `encoder.conv_in.kernel`.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from movq_jax.errors import UserError
+from movq_jax.pretrained.fingerprint import fingerprint
+
+FORMAT_VERSION = 1
+FOLDER = "model"  # within a workdir
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+class Bundle(NamedTuple):
+    """A bundle's contents."""
+
+    kind: str
+    fingerprint: str
+    model: dict[str, Any]
+    protocol: dict[str, Any]
+    params: dict[str, Any]  # nested, NumPy arrays
+
+
+def write_bundle(
+    folder: epath.PathLike,
+    *,
+    kind: str,
+    params: Mapping[str, Any],
+    model: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+) -> str:
+    """Writes a bundle and returns its fingerprint. An older one is replaced.
+
+    The new bundle is complete beside the old one before it takes its place.
+
+    Raises:
+      UserError: the place cannot be written.
+    """
+    folder = epath.Path(folder)
+    arrays = flatten(params)
+    model = json.loads(json.dumps(model, default=list))
+    record = {
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "fingerprint": fingerprint(arrays, model),
+        "model": model,
+        "protocol": dict(protocol),
+    }
+    fresh, stale = (folder.parent / f".{folder.name}.{s}" for s in ("new", "old"))
+    try:
+        for left_over in (fresh, stale):
+            if left_over.exists():
+                left_over.rmtree()
+        fresh.mkdir(parents=True)
+        (fresh / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(arrays))
+        (fresh / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        if folder.exists():
+            folder.rename(stale)
+        fresh.rename(folder)
+        if stale.exists():
+            stale.rmtree()
+    except OSError as error:
+        raise UserError(f"cannot write the model bundle {folder}: {error}") from error
+    return record["fingerprint"]
+
+
+def read_bundle(path: epath.PathLike) -> Bundle:
+    """Reads the bundle at `path`: the bundle's folder, or a workdir that holds one.
+
+    Raises:
+      UserError: there is no bundle, it is damaged or changed, or of a newer format.
+    """
+    folder = find_bundle(path)
+    record = _read_record(folder / CONFIG_FILE)
+    weights = folder / WEIGHTS_FILE
+    try:
+        arrays = safetensors.numpy.load(weights.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"the weights {weights} cannot be read: {error}") from error
+    if fingerprint(arrays, record["model"]) != record["fingerprint"]:
+        raise UserError(
+            f"the bundle {folder} is damaged or was changed: weights and config do not "
+            "give the fingerprint that config.json states; copy or train it again"
+        )
+    return Bundle(
+        kind=record["kind"],
+        fingerprint=record["fingerprint"],
+        model=record["model"],
+        protocol=record["protocol"],
+        params=flax.traverse_util.unflatten_dict(arrays, sep="."),
+    )
+
+
+def find_bundle(path: epath.PathLike) -> epath.Path:
+    """The bundle's folder, for that folder itself or for a workdir.
+
+    Raises:
+      UserError: neither holds a bundle.
+    """
+    path = epath.Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"there is no model at {path}: no such folder")
+    for folder in (path, path / FOLDER):
+        if (folder / CONFIG_FILE).exists() and (folder / WEIGHTS_FILE).exists():
+            return folder
+    raise UserError(
+        f"there is no model in {path}: expected {FOLDER}/{WEIGHTS_FILE} and "
+        f"{FOLDER}/{CONFIG_FILE}, which training writes at each evaluation"
+    )
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Nested parameters -> {'a.b.kernel': array}, on the host."""
+    flat = flax.traverse_util.flatten_dict(dict(params), sep=".")
+    return {name: np.asarray(array) for name, array in flat.items()}
+
+
+def _read_record(path: epath.Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable JSON: {error}") from error
+    wanted = ("format_version", "kind", "fingerprint", "model", "protocol")
+    missing = [
+        key for key in wanted if not isinstance(record, dict) or key not in record
+    ]
+    if missing:
+        raise UserError(f"{path} is no bundle's config: it lacks {', '.join(missing)}")
+    if record["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {record['format_version']}, this program "
+            f"reads {FORMAT_VERSION}: use the version of movq_jax that wrote it"
+        )
+    return record

@@ -1,0 +1,185 @@
+"""A trained tokenizer, ready to use from Python."""
+
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from movq_jax.errors import UserError
+from movq_jax.models.pixels import from_uint8, to_uint8
+from movq_jax.models.tokenizer import build_tokenizer
+from movq_jax.pretrained.bundle import Bundle, read_bundle
+
+
+def load(path: epath.PathLike, micro_batch: int | None = None) -> "PretrainedTokenizer":
+    """Loads a tokenizer from a model bundle.
+
+    Args:
+      path: a workdir, or the `model` folder in it.
+      micro_batch: see `PretrainedTokenizer.micro_batch`.
+
+    Raises:
+      UserError: there is no bundle, it is damaged, or it is not a tokenizer's.
+
+    Example:
+      >>> tok = movq_jax.load("runs/a")
+      >>> ids = tok.encode(images)
+    """
+    bundle = read_bundle(path)
+    if bundle.kind != "tokenizer":
+        raise UserError(f"the model in {path} is a {bundle.kind}, not a tokenizer")
+    return PretrainedTokenizer(bundle, micro_batch=micro_batch)
+
+
+class PretrainedTokenizer:
+    """Images to indices and back, with the averaged weights of a run.
+
+    Attributes:
+      config: the model's config.
+      protocol: how the weights came to be.
+      fingerprint: 64 hex digits that tell this model from others.
+      factor: sides of images must be multiples of it.
+      codebook_size: K; indices are 0..K-1.
+      num_channels: M, indices a position.
+      micro_batch: images a compiled call; the last one is padded. At a given
+        micro-batch an image's result does not depend on the images beside it.
+        1 on the CPU and 8 elsewhere by default.
+    """
+
+    def __init__(self, bundle: Bundle, *, micro_batch: int | None = None) -> None:
+        self._module = build_tokenizer(bundle.model)
+        self._variables = {"params": jax.tree.map(jnp.asarray, bundle.params)}
+        self._check_shapes()
+        self.config = bundle.model
+        self.protocol = bundle.protocol
+        self.fingerprint = bundle.fingerprint
+        self.factor = self._module.factor
+        self.codebook_size = self._module.codebook_size
+        self.num_channels = self._module.num_channels
+        if micro_batch is None:
+            micro_batch = 1 if jax.default_backend() == "cpu" else 8
+        if micro_batch < 1:
+            raise UserError(f"micro_batch is {micro_batch}; it must be at least 1")
+        self.micro_batch = micro_batch
+
+    def __repr__(self) -> str:
+        return (
+            f"PretrainedTokenizer(factor={self.factor}, K={self.codebook_size}, "
+            f"M={self.num_channels}, fingerprint={self.fingerprint[:12]})"
+        )
+
+    def encode(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """Images to indices.
+
+        Args:
+          images: uint8 [B, H, W, 3], or float [B, H, W, 3] in [-1, 1]; H and W are
+            multiples of `factor`.
+
+        Returns:
+          int32 [B, H / factor, W / factor, M].
+
+        Raises:
+          UserError: wrong shape, dtype or range.
+        """
+        images = np.asarray(images)
+        self._check_images(images)
+        return self._in_micro_batches(self._encode, images)
+
+    def decode(
+        self,
+        ids: np.ndarray | jax.Array,
+        dtype: Literal["uint8", "float32"] = "uint8",
+    ) -> np.ndarray:
+        """Indices to images.
+
+        Args:
+          ids: integers [B, h, w, M], each in 0..K-1.
+          dtype: 'uint8' for 0..255, 'float32' for [-1, 1], clipped to it.
+
+        Returns:
+          [B, h * factor, w * factor, 3].
+
+        Raises:
+          UserError: wrong shape, dtype or range.
+        """
+        ids = np.asarray(ids)
+        self._check_ids(ids)
+        if dtype not in ("uint8", "float32"):
+            raise UserError(f"decode gives 'uint8' or 'float32' images, not {dtype!r}")
+        x = self._in_micro_batches(self._decode, ids.astype(np.int32))
+        return np.asarray(to_uint8(jnp.asarray(x))) if dtype == "uint8" else x
+
+    @cached_property
+    def _encode(self):
+        def encode(variables, images):
+            x = from_uint8(images) if images.dtype == jnp.uint8 else images
+            return self._module.apply(variables, x, method="encode")
+
+        return jax.jit(encode)
+
+    @cached_property
+    def _decode(self):
+        def decode(variables, ids):
+            x = self._module.apply(variables, ids, method="decode_ids")
+            return jnp.clip(x, -1.0, 1.0)
+
+        return jax.jit(decode)
+
+    def _in_micro_batches(self, function, inputs: np.ndarray) -> np.ndarray:
+        outputs = []
+        for start in range(0, len(inputs), self.micro_batch):
+            part = inputs[start : start + self.micro_batch]
+            missing = self.micro_batch - len(part)
+            padded = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+            outputs.append(np.asarray(function(self._variables, padded))[: len(part)])
+        return np.concatenate(outputs)
+
+    def _check_images(self, images: np.ndarray) -> None:
+        if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+            raise UserError(f"images must be [B, H, W, 3], not {list(images.shape)}")
+        height, width = images.shape[1:3]
+        if height % self.factor or width % self.factor:
+            raise UserError(
+                f"images are {height}x{width}; both sides must be multiples of "
+                f"{self.factor}: pad or resize them, or use `movq encode`, which does"
+            )
+        if jnp.issubdtype(images.dtype, jnp.floating):  # also bfloat16
+            low, high = float(images.min()), float(images.max())
+            if not (low >= -1.001 and high <= 1.001):
+                raise UserError(
+                    f"float images must lie in [-1, 1], these span {low:g} to "
+                    f"{high:g}; give uint8 for 0..255"
+                )
+        elif images.dtype != np.uint8:
+            raise UserError(f"images must be uint8 or float, not {images.dtype}")
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        if ids.ndim != 4 or ids.shape[-1] != self.num_channels or 0 in ids.shape:
+            raise UserError(
+                f"ids must be [B, h, w, {self.num_channels}], not {list(ids.shape)}"
+            )
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise UserError(f"ids must be integers, not {ids.dtype}")
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.codebook_size:
+            raise UserError(
+                f"ids must lie in 0..{self.codebook_size - 1}, these span "
+                f"{low}..{high}: were they made by another model?"
+            )
+
+    def _check_shapes(self) -> None:
+        side = self._module.factor
+        expected = jax.eval_shape(
+            self._module.init, jax.random.key(0), jnp.zeros((1, side, side, 3))
+        )["params"]
+        if _shapes(expected) != _shapes(self._variables["params"]):
+            raise UserError(
+                "the bundle's weights do not fit the model that its config describes"
+            )
+
+
+def _shapes(params: Any) -> Any:
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), dict(params))

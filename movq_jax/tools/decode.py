@@ -1,0 +1,133 @@
+"""Indices to images: the npz of `movq encode` as PNG files.
+
+    movq decode --model=runs/a --input=codes.npz --output=out/
+
+writes `<name>.png` for each image, the same bits as `movq reconstruct`. The model must
+be the one that made the indices.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import movq_jax
+from movq_jax.data.codes import Codes, read_codes
+from movq_jax.data.padding import crop_back
+from movq_jax.errors import UserError
+from movq_jax.progress import Progress
+from movq_jax.tools import command
+from movq_jax.tools.feeding import load_tokenizer, same_size_batches
+from movq_jax.tools.files import output_folder, refuse_overwriting, write_png
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Raises:
+        UserError: a flag or a path is wrong, the file is damaged, or its indices
+            are not the model's.
+    """
+    args = _parser().parse_args(argv)
+    source, output = Path(args.input), output_folder(args.output)
+    codes = read_codes(source)
+    refuse_overwriting(output / f"{name}.png" for name in codes.names)
+    # The same number of images a call as in encoding: the same bits.
+    tok = load_tokenizer(args.model, codes.micro_batch)
+    check_model(tok, args.model, codes, source)
+
+    with Progress(len(codes.names), "images") as progress:
+        for index, image in decode(tok, codes):
+            write_png(output / f"{codes.names[index]}.png", image)
+            progress.advance()
+    record = {
+        "tool": "decode",
+        "version": movq_jax.__version__,
+        "model": {"path": args.model, "fingerprint": tok.fingerprint},
+        "input": args.input,
+        "output": args.output,
+        "num_images": len(codes.names),
+        "micro_batch": codes.micro_batch,
+    }
+    command.emit_json(record, args.json)
+    print(
+        f"wrote {len(codes.names)} images to {output}",
+        file=command.human_stream(args.json),
+    )
+
+
+def check_model(tok: Any, path: str, codes: Codes, source: Path) -> None:
+    """Refuse indices that another model made, or that the codebook does not have.
+
+    Args:
+        tok: what `movq_jax.load(path)` returned.
+        path: for the message.
+        codes: what `read_codes(source)` returned.
+        source: for the message.
+
+    Raises:
+        UserError: names what does not fit.
+    """
+    if codes.fingerprint != tok.fingerprint:
+        raise UserError(
+            f"{source} was made by the model {codes.fingerprint}, but {path} is "
+            f"{tok.fingerprint}: give the model that made it"
+        )
+    for name, ids in zip(codes.names, codes.ids, strict=True):
+        if ids.shape[-1] != tok.num_channels:
+            raise UserError(
+                f"{source}: {name} has {ids.shape[-1]} indices a position, "
+                f"the model has {tok.num_channels}"
+            )
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= tok.codebook_size:
+            raise UserError(
+                f"{source}: the indices of {name} go from {low} to {high}, "
+                f"the model has 0 to {tok.codebook_size - 1}"
+            )
+    if codes.factor != tok.factor:
+        raise UserError(
+            f"{source}: a position is {codes.factor} pixels wide, "
+            f"the model's is {tok.factor}"
+        )
+
+
+def decode(tok: Any, codes: Codes) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (number, uint8 [H, W, 3]), a batch of one size at a time.
+
+    Args:
+        tok: what `movq_jax.load` returns.
+        codes: of this model.
+
+    Yields:
+        The number of the image in `codes`, and the image at its original size.
+    """
+
+    def padded_size(index: int) -> tuple[int, int]:
+        h, w = codes.ids[index].shape[:2]
+        return h * codes.factor, w * codes.factor
+
+    batches = same_size_batches(
+        range(len(codes.ids)), size=padded_size, batch_size=tok.micro_batch
+    )
+    for batch in batches:
+        images = tok.decode(np.stack([codes.ids[index] for index in batch]))
+        for index, image in zip(batch, images, strict=True):
+            yield index, crop_back(image, *codes.sizes[index])
+
+
+def _parser() -> command.ArgumentParser:
+    parser = command.ArgumentParser(prog="movq decode", description=__doc__)
+    parser.add_argument(
+        "--model", required=True, help="a run's folder, or the model folder in it"
+    )
+    parser.add_argument("--input", required=True, help="the npz of `movq encode`")
+    parser.add_argument("--output", required=True, help="the folder to write to")
+    command.add_json_flag(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

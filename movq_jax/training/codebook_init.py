@@ -1,0 +1,111 @@
+"""Estimating a codebook from encoder features by k-means.
+
+Before the first step, so that no code is dead, and again at a few early steps, because
+the encoder leaves its first features behind faster than the codes follow: "data-
+dependent codebook reestimation" (Łańcucki et al., arXiv 2005.08520).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from movq_jax import families
+from movq_jax.models.pixels import from_uint8
+from movq_jax.models.quantizers.search import nearest_code
+from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
+from movq_jax.training.randomness import named_key
+
+
+def kmeans(
+    key: jax.Array, features: jax.Array, num_codes: int, *, iterations: int
+) -> jax.Array:
+    """Lloyd's algorithm from random features; an empty cluster keeps its mean.
+
+    Args:
+      features: [N, D] float32.
+
+    Returns:
+      means [num_codes, D] float32; some are equal if N < num_codes.
+    """
+    rows = features.shape[0]
+    start = jax.random.choice(key, features, (num_codes,), replace=rows < num_codes)
+
+    def step(means, _):
+        ids = nearest_code(features, means)
+        sums = jax.ops.segment_sum(features, ids, num_segments=num_codes)
+        counts = jax.ops.segment_sum(jnp.ones(rows), ids, num_segments=num_codes)
+        counts = counts[:, None]
+        return jnp.where(counts > 0, sums / jnp.maximum(counts, 1.0), means), None
+
+    means, _ = jax.lax.scan(step, start, length=iterations)
+    return means
+
+
+def estimate_by_kmeans(
+    config: ConfigDict,
+    params: Any,
+    batches: Iterable[dict[str, jax.Array]],
+    *,
+    steps: tuple[int, ...] = (0,),
+    features_per_code: int = 10,
+    iterations: int = 10,
+) -> jax.Array:
+    """The codebook that k-means finds in the features of as many batches as it takes.
+
+    Args:
+      steps: the training steps before which this happens; read by the task.
+      features_per_code: features to gather, in units of K. One batch has too few to
+        tell apart a thousand codes.
+      iterations: Lloyd steps.
+
+    Returns:
+      codebook [K, D] float32.
+    """
+    tokenizer = build_tokenizer(config.model)
+    features_of = jax.jit(_make_features(tokenizer))
+    needed = features_per_code * tokenizer.codebook_size
+    parts = []
+    for batch in batches:
+        parts.append(features_of(params, batch["image"]))
+        if sum(part.shape[0] for part in parts) >= needed:
+            break
+    run = jax.jit(kmeans, static_argnames=("num_codes", "iterations"))
+    key = named_key(config.seed, "kmeans")
+    return run(
+        key, jnp.concatenate(parts), tokenizer.codebook_size, iterations=iterations
+    )
+
+
+def _make_features(tokenizer: Tokenizer) -> Callable:
+    """(params, uint8 images) -> [N, D] float32, what the quantizer searches with."""
+
+    def features(params, images):
+        z = tokenizer.apply(
+            {"params": params}, from_uint8(images), method="encode_latents"
+        )
+        return tokenizer.make_quantizer(parent=None).split(z)
+
+    return features
+
+
+ESTIMATORS = {"kmeans": estimate_by_kmeans}
+
+
+def from_data(config: ConfigDict, params: Any, batches: Iterable) -> jax.Array:
+    """The codebook [K, D] that `config.train.codebook_init` asks for."""
+    return families.make(
+        ESTIMATORS,
+        config.train.codebook_init,
+        "config.train.codebook_init",
+        config,
+        params,
+        batches,
+    )
+
+
+def with_codebook(params: Any, codebook: jax.Array) -> Any:
+    """Generator parameters with another codebook."""
+    return {**params, "quantize": {**params["quantize"], "codebook": codebook}}

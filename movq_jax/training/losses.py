@@ -1,0 +1,60 @@
+"""Image losses and GAN losses, as pure functions, each a mean over its elements."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+Image = Float[Array, "B H W C"]
+Logits = Float[Array, "..."]
+Scalar = Float[Array, ""]
+
+
+def l1_loss(x: Image, x_hat: Image) -> Scalar:
+    """mean |x - x_hat|."""
+    return jnp.mean(jnp.abs(x - x_hat))
+
+
+def l2_loss(x: Image, x_hat: Image) -> Scalar:
+    """mean (x - x_hat)²."""
+    return jnp.mean(jnp.square(x - x_hat))
+
+
+RECONSTRUCTION_LOSSES = {"l1": l1_loss, "l2": l2_loss}
+
+
+def hinge_discriminator_loss(real: Logits, fake: Logits) -> Scalar:
+    """½ (mean relu(1 - real) + mean relu(1 + fake)), as in VQGAN (2012.09841)."""
+    return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake)))
+
+
+def hinge_generator_loss(fake: Logits) -> Scalar:
+    """-mean fake."""
+    return -jnp.mean(fake)
+
+
+class AdversarialLoss(NamedTuple):
+    """The two halves of a GAN loss, on maps of logits."""
+
+    discriminator: Callable[[Logits, Logits], Scalar]  # (real, fake)
+    generator: Callable[[Logits], Scalar]  # (fake)
+
+
+ADVERSARIAL_LOSSES = {
+    "hinge": AdversarialLoss(hinge_discriminator_loss, hinge_generator_loss)
+}
+
+
+def adaptive_weight(rec_gradient: Array, adv_gradient: Array, maximum: float) -> Scalar:
+    """|rec| / (|adv| + 1e-4), at most `maximum`, without gradient.
+
+    VQGAN (2012.09841), equation 7, with the constants of its code. The arguments are
+    the gradients of the reconstruction loss and of the generator's adversarial loss
+    with respect to the kernel of the decoder's last convolution, without its bias.
+    VQGAN takes them from each device's batch, here they are of the global batch.
+    """
+    ratio = optax.tree.norm(rec_gradient) / (optax.tree.norm(adv_gradient) + 1e-4)
+    return jax.lax.stop_gradient(jnp.minimum(ratio, maximum))

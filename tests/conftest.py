@@ -1,0 +1,125 @@
+"""What all tests run under, and the models and samples that several of them share."""
+
+import os
+from pathlib import Path
+
+# Before jax is imported, also by the processes that tests start.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+).strip()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import jaxtyping  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Where $JAX_COMPILATION_CACHE_DIR is set. Tests compile many small programs: of the
+# default's one second hardly any would be kept.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# Annotations are checked at every call in these modules; before any of them is imported.
+# Those with a `flax.struct` are left out: jax rebuilds one with anything in its fields.
+jaxtyping.install_import_hook(
+    [
+        "movq_jax.data.images",
+        "movq_jax.data.padding",
+        "movq_jax.data.transforms",
+        "movq_jax.evaluation.pictures",
+        "movq_jax.evaluation.pixels",
+        "movq_jax.evaluation.rows",
+        "movq_jax.models.autoencoder",
+        "movq_jax.models.discriminators",
+        "movq_jax.models.layers",
+        "movq_jax.models.pixels",
+        "movq_jax.models.quantizers.multichannel",
+        "movq_jax.models.quantizers.search",
+        "movq_jax.training.losses",
+    ],
+    "beartype.beartype",
+)
+
+from movq_jax.models.tokenizer import build_tokenizer  # noqa: E402
+from movq_jax.pretrained.bundle import write_bundle  # noqa: E402
+
+TINY_MOVQ = {
+    "width": 8,
+    "multipliers": [1, 2, 2],
+    "res_blocks": 1,
+    "attention_factors": [4],
+    "z_channels": 8,
+    "dropout": 0.0,
+    "dtype": "float32",
+    "decoder_norm": {"name": "spatial", "init": "identity"},
+    "quantizer": {
+        "name": "multichannel",
+        "codebook_size": 32,
+        "dim": 4,
+        "num_channels": 2,
+        "beta": 0.25,
+        "legacy": False,
+    },
+}
+
+
+def random_params(module, *inputs, seed=0):
+    """Return parameters of a Linen module that is called with `inputs`, from NumPy.
+
+    Without compiling an initialisation, and without its zeros: kernels and codes keep
+    the variance, scales are near one and biases near zero.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path, array):
+        noise = rng.standard_normal(array.shape)
+        if path[-1].key == "kernel":
+            noise /= np.sqrt(np.prod(array.shape[:-1]))
+        elif path[-1].key in ("scale", "bias"):
+            is_scale = path[-1].key == "scale" or path[-2].key == "conv_y"
+            noise = is_scale + 0.1 * noise
+        return jnp.asarray(noise, jnp.float32)
+
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.fixture
+def tiny_movq():
+    """The model section of a MoVQ with factor 4, K = 32 and M = 2; to be changed."""
+    groups = ("decoder_norm", "quantizer")
+    return TINY_MOVQ | {group: dict(TINY_MOVQ[group]) for group in groups}
+
+
+@pytest.fixture
+def fill():
+    """The function `random_params`."""
+    return random_params
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory):
+    """A workdir whose model is an untrained MoVQ with factor 4, K = 32 and M = 2."""
+    workdir = tmp_path_factory.mktemp("tiny_movq")
+    tokenizer = build_tokenizer(TINY_MOVQ)
+    image = np.zeros((1, tokenizer.factor, tokenizer.factor, 3), np.float32)
+    write_bundle(
+        workdir / "model",
+        kind="tokenizer",
+        params=random_params(tokenizer, image),
+        model=TINY_MOVQ,
+        protocol={"weights": "random"},
+    )
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def real_samples():
+    """The folder of real photographs and published weights to test with."""
+    folder = os.environ.get("MOVQ_JAX_TEST_DATA")
+    if not folder:
+        pytest.skip("$MOVQ_JAX_TEST_DATA, the folder of real samples, is not set")
+    if not Path(folder).is_dir():
+        pytest.fail(f"$MOVQ_JAX_TEST_DATA is {folder}, which is no folder")
+    return Path(folder)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from movq_jax.errors import UserError
+from movq_jax.evaluation import pixels
+
+
+def pair(height, width, noise=20, seed=0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 9 + c) + np.cos(y / (7 + c)) for c in range(3)]
+    a = np.stack(waves, axis=-1) * 60 + 128
+    b = a + rng.normal(0, noise, a.shape)
+    return tuple(np.uint8(np.clip(image, 0, 255)) for image in (a, b))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (11, 11), (11, 40), (33, 31)])
+def test_ssim_equals_scikit_image(size):
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = pair(*size)
+    expected = metrics.structural_similarity(
+        a / 255,
+        b / 255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+        channel_axis=-1,
+    )
+    assert pixels.ssim(a, b) == pytest.approx(expected, abs=1e-6)
+
+
+def test_psnr_equals_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = pair(40, 30)
+    expected = metrics.peak_signal_noise_ratio(a, b, data_range=255)
+    assert pixels.psnr(a, b) == pytest.approx(expected, abs=1e-9)
+
+
+def test_psnr_by_hand():
+    a = np.zeros((2, 2, 3), np.uint8)
+    b = a.copy()
+    b[0, 0, 0] = 255  # one of twelve: MSE 1/12
+    assert pixels.psnr(a, b) == pytest.approx(10 * np.log10(12))
+
+
+def test_extremes():
+    black, white = (np.full((16, 16, 3), value, np.uint8) for value in (0, 255))
+    assert pixels.psnr(black, white) == 0
+    assert pixels.psnr(white, white) == np.inf
+    assert pixels.ssim(white, white) == pytest.approx(1, abs=1e-12)
+    assert pixels.ssim(black, white) == pytest.approx(1e-4 / (1 + 1e-4), rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", [pixels.psnr, pixels.ssim])
+def test_a_batch_gives_a_number_an_image(metric):
+    pairs = [pair(20, 24, noise, seed) for seed, noise in enumerate((5, 10, 40))]
+    a, b = (np.stack(images) for images in zip(*pairs, strict=True))
+    result = metric(a, b)
+    assert result.shape == (3,) and result.dtype == np.float64
+    np.testing.assert_array_equal(result, [metric(*images) for images in pairs])
+
+
+def test_ssim_needs_room_for_its_window():
+    a, b = pair(10, 40)
+    with pytest.raises(UserError, match="at least 11 pixels, got 40 x 10"):
+        pixels.ssim(a, b)

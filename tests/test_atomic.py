@@ -1,0 +1,28 @@
+import pytest
+
+from movq_jax import atomic
+from movq_jax.errors import UserError
+
+
+def test_a_failed_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    atomic.write_text(path, "old")
+    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_are_made_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.txt"
+    atomic.write_text(path, "text")
+    assert path.read_text() == "text"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "a.txt", tmp_path):
+        with pytest.raises(UserError, match="cannot write"):
+            atomic.write_text(path, "text")

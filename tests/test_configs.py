@@ -1,0 +1,91 @@
+"""Every config that is shipped, with every argument that it takes."""
+
+import ast
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from movq_jax import families
+from movq_jax.config import (
+    available_configs,
+    difference,
+    from_json,
+    load_config,
+    to_json,
+)
+from movq_jax.data.settings import read_settings
+from movq_jax.errors import UserError
+from movq_jax.models.discriminators import DISCRIMINATORS
+from movq_jax.models.tokenizer import build_tokenizer
+from movq_jax.training.optimizers import make_optimizer
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "configs").glob("[!_]*.py"))
+SIZES = {"movq_f8": ["", "67m", "102m", "270m"]}
+SPECS = [f"{file.stem}:{size}" for file in FILES for size in SIZES.get(file.stem, [""])]
+TINY = [f"{spec},tiny" for spec in SPECS]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("spec", SPECS + TINY)
+def test_everything_in_it_can_be_built(spec):
+    config = load_config(spec)
+    build_tokenizer(config.model)
+    read_settings(config.data)
+    for part in ("gen", "disc"):
+        make_optimizer(config.optim, part)
+    families.make(DISCRIMINATORS, config.loss.discriminator, "loss.discriminator")
+    assert config.optim.schedule.num_steps == config.train.num_steps
+    assert difference(config, from_json(to_json(config))) == []
+
+
+@pytest.mark.parametrize("spec", TINY)
+def test_tiny_is_tiny_and_the_same_experiment(spec):
+    tiny, full = load_config(spec), load_config(spec.removesuffix("tiny"))
+    side = tiny.data.image_size
+    tokenizer = build_tokenizer(tiny.model)
+    params = jax.eval_shape(
+        tokenizer.init, jax.random.key(0), jnp.zeros((1, side, side, 3))
+    )
+    assert sum(x.size for x in jax.tree.leaves(params)) < 600_000
+    assert tiny.data.dataset == "photos"
+    assert side == 32 and side % tokenizer.factor == 0
+    assert tiny.train.num_steps <= 10 and tiny.train.batch_size == 8
+    assert tokenizer.factor == build_tokenizer(full.model).factor
+    for key in ("model.quantizer.name", "model.decoder_norm.name", "optim.clip.name"):
+        assert not [line for line in difference(full, tiny) if line.startswith(key)]
+    if tiny.loss.adversarial.name != "none":
+        assert tiny.loss.adversarial.start < tiny.train.num_steps
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_tells_the_command_the_number_and_the_cost(file):
+    text = ast.get_docstring(ast.parse(file.read_text()))
+    assert f"python -m movq_jax.main --config=configs/{file.name}" in text
+    assert "Number to reach:" in text
+    assert "Cost" in text
+    assert "`tiny`" in text
+
+
+def test_an_unknown_argument_is_answered_with_the_known_ones():
+    with pytest.raises(UserError) as error:
+        load_config("configs/movq_f8.py:68m")
+    assert str(error.value) == (
+        "configs/movq_f8.py: there is no argument '68m'; did you mean '67m'? "
+        "Known: 102m, 270m, 67m, tiny"
+    )
+    with pytest.raises(UserError, match="67m and 270m exclude each other"):
+        load_config("movq_f8:270m,67m")
+
+
+def test_the_readme_lists_them_all():
+    readme = (ROOT / "README.md").read_text()
+    assert available_configs() == [file.stem for file in FILES]
+    for file in FILES:
+        assert f"[`{file.stem}`](configs/{file.name})" in readme

@@ -1,0 +1,160 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from movq_jax.data.sources import open_split
+from movq_jax.tools import command, prepare
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Six pictures in two classes."""
+    for number in range(6):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 16), (number * 40, 0, 0)).save(path)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """A function that runs the command on `tmp_path / data`: code, stdout, stderr."""
+
+    def run_command(*flags):
+        code = command.run(prepare.main, [*flags, f"--data-dir={tmp_path / 'data'}"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_command
+
+
+def test_a_folder_with_a_name(run, pictures, tmp_path):
+    code, out, err = run("--dataset=folder", f"--source={pictures}", "--name=reds")
+    assert (code, err) == (0, "")
+    assert "classes: 2" in out
+    assert f"--config.data.dataset=reds --config.data.data_dir={tmp_path}/data" in out
+    place = SimpleNamespace(dataset="reds", data_dir=str(tmp_path / "data"))
+    total = len(open_split(place, "train")) + len(open_split(place, "validation"))
+    assert total == 6
+
+
+def test_flags_with_underscores(pictures, tmp_path, capsys):
+    flags = ["--dataset=folder", f"--source={pictures}", "--validation_fraction=0.5"]
+    assert command.run(prepare.main, [*flags, f"--data_dir={tmp_path / 'data'}"]) == 0
+    assert (tmp_path / "data" / "folder" / "1.0.0").is_dir()
+
+
+def test_the_data_dir_of_the_environment(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "env"))
+    assert command.run(prepare.main, ["--dataset=folder", f"--source={pictures}"]) == 0
+    assert (tmp_path / "env" / "folder" / "1.0.0").is_dir()
+
+
+def test_again_is_done_already(run, pictures):
+    flags = ("--dataset=folder", f"--source={pictures}")
+    first = run(*flags)
+    code, out, err = run(*flags)
+    assert (code, err) == (0, "")
+    assert out.startswith("folder is already prepared in ")
+    assert out.endswith(first[1])
+
+
+def test_another_source_is_refused(run, pictures):
+    run("--dataset=folder", f"--source={pictures}")
+    code, _, err = run("--dataset=folder", f"--source={pictures / 'a'}")
+    assert code == 2
+    assert "holds another dataset: choose another --name" in err
+
+
+def test_a_broken_file(run, pictures):
+    (pictures / "a" / "2.png").write_bytes(b"no picture")
+    flags = ("--dataset=folder", f"--source={pictures}")
+    code, out, err = run(*flags)
+    assert (code, out) == (2, "")
+    assert "a/2.png is not an image that Pillow reads; nothing was prepared" in err
+    assert "--skip-broken" in err and err.count("\n") == 1
+
+    code, out, err = run(*flags, "--skip-broken")
+    assert code == 4
+    assert "refused: 1" in out
+    assert err.count("2.png") == 2  # when it was met, and at the end
+    # The dataset lacks the file for good, and says so again.
+    code, out, err = run(*flags)
+    assert code == 4 and "already prepared" in out and "2.png" in err
+
+
+def test_json(run, pictures, tmp_path):
+    flags = ("--dataset=folder", f"--source={pictures}", "--validation-fraction=0")
+    code, out, err = run(*flags, "--json")
+    assert code == 0
+    record = json.loads(out)
+    assert record["images"] == {"train": 6}
+    assert record["classes"] == ["a", "b"]
+    assert record["refused"] == [] and "6" in err
+    code, out, _ = run(*flags, f"--json={tmp_path / 'record.json'}")
+    assert json.loads((tmp_path / "record.json").read_text()) == record
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "--dataset"),
+        (["--dataset=fotos"], "invalid choice: 'fotos'"),
+        (["--dataset=folder"], "--dataset=folder needs --source"),
+        (["--dataset=photos", "--source=x"], "--source is not for --dataset=photos"),
+        (
+            ["--dataset=photos", "--validation-fraction=0.5"],
+            "--validation-fraction is not for --dataset=photos",
+        ),
+        (["--dataset=folder", "--sauce=x"], "--sauce (did you mean '--source'?)"),
+        (["--dataset=folder", "--source=/nowhere/x"], "/nowhere/x does not exist"),
+        (
+            ["--dataset=folder", "--source=.", "--name=photos"],
+            "--name=photos is what another kind of dataset is called",
+        ),
+    ],
+)
+def test_wrong_flags(run, flags, message):
+    code, out, err = run(*flags)
+    assert (code, out) == (2, "")
+    assert message in err and err.startswith("error: ")
+
+
+def test_a_wrong_name(run, pictures):
+    code, _, err = run("--dataset=folder", f"--source={pictures}", "--name=My-Set")
+    assert code == 2 and "'My-Set' cannot be the name of a dataset" in err
+
+
+def test_photos(run, tmp_path):
+    for package in ("skimage", "sklearn"):
+        pytest.importorskip(package, reason="needs the extra `photos`")
+    code, _, err = run("--dataset=photos")
+    assert (code, err) == (0, "")
+    place = SimpleNamespace(dataset="photos", data_dir=str(tmp_path / "data"))
+    assert len(open_split(place, "train")) == 6
+    assert len(open_split(place, "validation")) == 2
+
+
+def test_ctrl_c_leaves_nothing(pictures, tmp_path):
+    """A process of its own: it is stopped while it waits for a named pipe."""
+    os.mkfifo(pictures / "a" / "endless.png")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "movq_jax.tools.prepare", "--dataset=folder"]
+        + [f"--source={pictures}", f"--data-dir={tmp_path / 'data'}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with open(pictures / "a" / "endless.png", "wb") as pipe:  # waits for its reader
+        process.send_signal(signal.SIGINT)
+        pipe.close()
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "stopped by Ctrl-C\n"
+    assert not list((tmp_path / "data" / "folder").iterdir())
