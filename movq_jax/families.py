@@ -69,6 +69,8 @@ def call(
 def nearest(word: Any, known: Iterable[str]) -> str:
     """The end of an error message: a suggestion, and what there is."""
     known = sorted(known)
+    if not known:
+        return "; there is none"
     close = difflib.get_close_matches(str(word), known, n=1)
     suggestion = f"; did you mean {close[0]!r}?" if close else ";"
     return f"{suggestion} Known: {', '.join(known)}"

@@ -6,7 +6,14 @@ from pathlib import Path
 # Before jax is imported, also by the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        # Tests compile for longer than they run: half the time goes into making the
+        # programs fast.
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
 ).strip()
 
 import jax  # noqa: E402
@@ -20,7 +27,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # default's one second hardly any would be kept.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-# Annotations are checked at every call in these modules; before any of them is imported.
+# Annotations are checked at every call in these modules, from before their import on.
 # Those with a `flax.struct` are left out: jax rebuilds one with anything in its fields.
 jaxtyping.install_import_hook(
     [

@@ -115,6 +115,7 @@ def _data() -> dict:
             "resize": {"name": "short_side"},  # or none, squash
             "crop": {"name": "random"},  # or random_scaled, center, none
             "flip": True,
+            "permute_channels": False,  # for sets of few photographs, few colours
         },
         "eval": {
             "resize": {"name": "short_side"},

@@ -5,7 +5,8 @@ split_train    'train', 'train[:90%]', ...
 split_eval     'validation'
 data_dir       '': $TFDS_DATA_DIR, else ~/tensorflow_datasets
 image_size     side of the training images, in pixels
-train          {resize: {name, ...}, crop: {name, ...}, flip: bool}
+train          {resize: {name, ...}, crop: {name, ...}, flip: bool,
+               permute_channels: bool}
 eval           {resize: {name, ...}, crop: {name, ...}, image_size}; 0: as above
 num_threads    that decode; 0: none besides the caller's
 prefetch       batches made ahead
@@ -54,30 +55,29 @@ def read_settings(data_config: Mapping[str, Any], where: str = "data") -> Settin
     for name, least in {"image_size": 1, "num_threads": 0, "prefetch": 1}.items():
         _check_at_least(fields[name], least, f"{where}.{name}")
     train, evaluation = fields["train"], fields["eval"]
-    _check_fields(train, ["resize", "crop", "flip"], f"{where}.train")
+    _check_fields(
+        train, ["resize", "crop", "flip", "permute_channels"], f"{where}.train"
+    )
     _check_fields(evaluation, ["resize", "crop", "image_size"], f"{where}.eval")
     _check_at_least(evaluation["image_size"], 0, f"{where}.eval.image_size")
-    fields["train"] = _transform(
-        train, fields["image_size"], train["flip"], f"{where}.train"
+    fields["train"] = dataclasses.replace(
+        _transform(train, fields["image_size"], f"{where}.train"),
+        flip=train["flip"],
+        permute_channels=train["permute_channels"],
     )
     fields["eval"] = _transform(
-        evaluation,
-        evaluation["image_size"] or fields["image_size"],
-        False,
-        f"{where}.eval",
+        evaluation, evaluation["image_size"] or fields["image_size"], f"{where}.eval"
     )
     return Settings(**fields)
 
 
-def _transform(
-    fields: Mapping[str, Any], image_size: int, flip: bool, where: str
-) -> Transform:
+def _transform(fields: Mapping[str, Any], image_size: int, where: str) -> Transform:
     size = {"image_size": image_size}
     return Transform(
         image_size=image_size,
         resize=families.make(RESIZES, fields["resize"], f"{where}.resize", **size),
         crop=families.make(CROPS, fields["crop"], f"{where}.crop", **size),
-        flip=flip,
+        flip=False,
     )
 
 

@@ -42,12 +42,19 @@ Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """Resize, then crop, then mirror half of the images if `flip`."""
+    """Resize, then crop; then the two augmentations, where they are wanted.
+
+    Attributes:
+        flip: mirror half of the images.
+        permute_channels: put red, green and blue into a random order. A few
+            photographs do not hold all colours; this way no colour is foreign.
+    """
 
     image_size: int
     resize: Step
     crop: Step
     flip: bool
+    permute_channels: bool = False
 
     def __call__(
         self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
@@ -65,6 +72,8 @@ class Transform:
             )
         if self.flip and rng.random() < 0.5:
             image = mirror(image)
+        if self.permute_channels:
+            image = image[..., rng.permutation(3)]
         return image
 
 

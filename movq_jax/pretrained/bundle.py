@@ -23,7 +23,7 @@ import safetensors.numpy
 from etils import epath
 
 from movq_jax.errors import UserError
-from movq_jax.pretrained.fingerprint import fingerprint
+from movq_jax.pretrained.fingerprint import fingerprint, plain
 
 FORMAT_VERSION = 1
 FOLDER = "model"  # within a workdir
@@ -58,7 +58,7 @@ def write_bundle(
     """
     folder = epath.Path(folder)
     arrays = flatten(params)
-    model = json.loads(json.dumps(model, default=list))
+    model = json.loads(json.dumps(model, default=plain))
     record = {
         "format_version": FORMAT_VERSION,
         "kind": kind,
@@ -66,8 +66,10 @@ def write_bundle(
         "model": model,
         "protocol": dict(protocol),
     }
-    fresh, stale = (folder.parent / f".{folder.name}.{s}" for s in ("new", "old"))
+    fresh, stale = _beside(folder, "new"), _beside(folder, "old")
     try:
+        if stale.exists() and not folder.exists():
+            stale.rename(folder)  # a writer was killed between its two moves
         for left_over in (fresh, stale):
             if left_over.exists():
                 left_over.rmtree()
@@ -118,15 +120,23 @@ def find_bundle(path: epath.PathLike) -> epath.Path:
       UserError: neither holds a bundle.
     """
     path = epath.Path(path).expanduser()
-    if not path.exists():
-        raise UserError(f"there is no model at {path}: no such folder")
-    for folder in (path, path / FOLDER):
+    places = [path, path / FOLDER]
+    # Where a writer was killed between its two moves, the old one lies here.
+    places += [_beside(place, "old") for place in places]
+    for folder in places:
         if (folder / CONFIG_FILE).exists() and (folder / WEIGHTS_FILE).exists():
             return folder
+    if not path.exists():
+        raise UserError(f"there is no model at {path}: no such folder")
     raise UserError(
         f"there is no model in {path}: expected {FOLDER}/{WEIGHTS_FILE} and "
         f"{FOLDER}/{CONFIG_FILE}, which training writes at each evaluation"
     )
+
+
+def _beside(folder: epath.Path, age: str) -> epath.Path:
+    """Where the next ('new') or the last ('old') bundle lies while one is replaced."""
+    return folder.parent / f".{folder.name}.{age}"
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -26,4 +26,9 @@ def fingerprint(arrays: Mapping[str, np.ndarray], model_config: Mapping) -> str:
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces; tuples and lists are the same."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=list)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain)
+
+
+def plain(value: Any) -> dict | list:
+    """For `json.dumps`: mappings such as ConfigDict as dicts, the rest as lists."""
+    return dict(value) if hasattr(value, "items") else list(value)

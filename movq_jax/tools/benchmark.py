@@ -179,7 +179,12 @@ def _data_config(args: argparse.Namespace) -> dict:
         "split_eval": args.split,
         "data_dir": args.data_dir,
         "image_size": args.image_size,
-        "train": {"resize": resize, "crop": crop, "flip": True},
+        "train": {
+            "resize": resize,
+            "crop": crop,
+            "flip": True,
+            "permute_channels": False,
+        },
         "eval": {"resize": resize, "crop": crop, "image_size": 0},
         "num_threads": args.num_threads,
         "prefetch": args.prefetch,

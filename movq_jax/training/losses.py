@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-Image = Float[Array, "B H W C"]
+Image = Float[Array, "*B H W C"]
 Logits = Float[Array, "..."]
 Scalar = Float[Array, ""]
 

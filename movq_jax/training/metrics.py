@@ -5,6 +5,7 @@ from functools import reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from clu.metrics import Average, Metric
 
 Metrics = dict[str, Metric]
@@ -26,7 +27,8 @@ def compute(metrics: Metrics, prefix: str) -> dict[str, float]:
     """Plain numbers, named `prefix/name`; a metric of several numbers names each."""
     values = {}
     for name, metric in metrics.items():
-        result = metric.compute()
+        with np.errstate(invalid="ignore"):  # 0 / 0: every step of it was a bad one
+            result = metric.compute()
         parts = result if isinstance(result, Mapping) else {name: result}
         values.update({f"{prefix}/{key}": float(v) for key, v in parts.items()})
     return values

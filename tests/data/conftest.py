@@ -45,7 +45,12 @@ def data_config(data_dir):
         "split_eval": "validation",
         "data_dir": str(data_dir),
         "image_size": 16,
-        "train": {"resize": {"name": "none"}, "crop": {"name": "random"}, "flip": True},
+        "train": {
+            "resize": {"name": "none"},
+            "crop": {"name": "random"},
+            "flip": True,
+            "permute_channels": False,
+        },
         "eval": {
             "resize": {"name": "short_side"},
             "crop": {"name": "center"},

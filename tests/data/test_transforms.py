@@ -162,6 +162,18 @@ def test_equal_generators_give_equal_pixels():
     assert not np.array_equal(first, other)
 
 
+def test_channels_are_permuted_and_nothing_else():
+    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    transform = Transform(8, NoResize(8), NoCrop(8), flip=False, permute_channels=True)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(60):
+        order = tuple(int(v) for v in transform(image, rng)[0, 0])
+        assert sorted(order) == [0, 1, 2]
+        seen.add(order)
+    assert len(seen) == 6
+
+
 def test_a_result_of_another_size_is_refused():
     transform = Transform(32, NoResize(32), NoCrop(32), flip=False)
     assert transform(IMAGE[:32, :32], generator()).shape == (32, 32, 3)

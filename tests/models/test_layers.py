@@ -20,6 +20,12 @@ from movq_jax.models.layers import (
 )
 
 
+@pytest.fixture
+def fill(fill):
+    """Parameters in NumPy."""
+    return lambda *args: jax.tree.map(np.asarray, fill(*args))
+
+
 def draw(*shape, seed=0, dtype=jnp.float32):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
 

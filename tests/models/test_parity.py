@@ -56,6 +56,11 @@ def diffusers(torch):
 
 
 @pytest.fixture
+def their_spatial_norm(diffusers):
+    return pytest.importorskip("diffusers.models.attention_processor").SpatialNorm
+
+
+@pytest.fixture
 def draw():
     rng = np.random.default_rng(0)
     return lambda *shape: rng.standard_normal(shape, dtype=np.float32)
@@ -95,11 +100,11 @@ def from_torch(x):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])
-def test_spatial_norm(torch, diffusers, load, to_torch, draw, fill, factor):
+def test_spatial_norm(torch, their_spatial_norm, load, to_torch, draw, fill, factor):
     x, z_q = draw(2, 8 * factor, 12 * factor, 64), draw(2, 8, 12, 4)
     ours = SpatialNorm()
     params = fill(ours, x, z_q)
-    theirs = pytest.importorskip("diffusers.models.attention_processor").SpatialNorm(64, 4)
+    theirs = their_spatial_norm(64, 4)
     nested = torch.nn.ModuleDict({"conv_norm_out": theirs})
     load(torch.nn.ModuleDict({"decoder": nested}), {"decoder": {"norm_out": params}})
     y = jax.jit(ours.apply)({"params": params}, x, z_q)

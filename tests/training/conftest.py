@@ -27,6 +27,10 @@ def tiny_config():
             "model.z_channels=8",
             "data.image_size=16",
             "data.eval.image_size=16",
+            "loss.reconstruction.name=l1",
+            "loss.reconstruction.weight=1.0",
+            "loss.quantizer_weight=1.0",
+            "optim.gen.learning_rate=1e-3",
         ]
         return load_config(spec, [*small, *overrides])
 

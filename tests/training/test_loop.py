@@ -166,7 +166,7 @@ def test_remains_of_an_unknown_run_are_not_touched(config, tmp_path):
         ("data.split_eval=valid", "valid"),
         ("data.dataset=nothing", "nothing"),
         ("model.quantizer.name=multichanel", "did you mean 'multichannel'"),
-        ("loss.reconstruction.name=l3", "did you mean 'l[12]'"),
+        ("loss.reconstruction.name=l3", "Known: l1, l2"),
         ("loss.adversarial.name=hing", "did you mean 'hinge'"),
     ],
 )
@@ -229,18 +229,19 @@ def main(workdir, photos_dir, *flags):
 
 def test_the_command_stops_at_a_signal_and_continues(photos_dir, tmp_path):
     long = "--config.train.num_steps=100000"
-    process = main(tmp_path, photos_dir, long)
-    for line in process.stderr:
-        if line.startswith("step 4/"):
-            process.send_signal(signal.SIGTERM)
-            break
-    rest = process.stderr.read()
-    assert process.wait() == 75, rest
+    with main(tmp_path, photos_dir, long) as process:
+        for line in process.stderr:
+            if line.startswith("step 4/"):
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 75, rest
     stopped = int(rest.rpartition("stopped at step ")[2].partition(",")[0])
     assert stopped >= 4
 
-    process = main(tmp_path, photos_dir, f"--config.train.num_steps={stopped + 2}")
-    printed = process.communicate()[1]
+    more = f"--config.train.num_steps={stopped + 2}"
+    with main(tmp_path, photos_dir, more) as process:
+        printed = process.stderr.read()
     assert process.returncode == 0, printed
     assert f"resuming at step {stopped}" in printed
     assert movq_jax.load(tmp_path).protocol["step"] == stopped + 2

@@ -1,0 +1,82 @@
+import pytest
+
+from movq_jax import families
+from movq_jax.errors import UserError
+
+
+class Crop:
+    def __init__(self, size, at="center"):
+        self.size, self.at = size, at
+
+
+def no_crop():
+    return None
+
+
+CROPS = {"crop": Crop, "none": no_crop}
+
+
+def make(fields, *args, **extra):
+    return families.make(CROPS, fields, "config.data.crop", *args, **extra)
+
+
+def test_fields_become_an_object():
+    fields = {"name": "crop", "size": 64, "at": "random"}
+    crop = make(fields)
+    assert (type(crop), crop.size, crop.at) == (Crop, 64, "random")
+    assert fields == {"name": "crop", "size": 64, "at": "random"}
+    assert make({"name": "crop", "size": 64}).at == "center"
+    assert make({"name": "none"}) is None
+
+
+def test_arguments_of_the_caller_are_added():
+    crop = make({"name": "crop"}, 64, at="random")
+    assert (crop.size, crop.at) == (64, "random")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"name": "corp", "size": 64},
+            "config.data.crop.name is 'corp'; did you mean 'crop'? Known: crop, none",
+        ),
+        ({"name": 3}, "config.data.crop.name is 3; Known: crop, none"),
+        ({"size": 64}, "config.data.crop.name is None"),
+        (
+            {"name": "crop", "sise": 64},
+            "config.data.crop (crop) has no field 'sise'; did you mean 'size'? "
+            "Known: at, size",
+        ),
+        (
+            {"name": "none", "size": 64},
+            "config.data.crop (none) has no field 'size'; there is none",
+        ),
+        (
+            {"name": "crop"},
+            "config.data.crop (crop): missing a required argument: 'size'",
+        ),
+    ],
+)
+def test_errors(fields, message):
+    with pytest.raises(UserError) as error:
+        make(fields)
+    assert str(error.value).startswith(message)
+
+
+def test_what_the_caller_gives_is_no_field():
+    with pytest.raises(UserError, match=r"\(crop\) has no field 'at'"):
+        make({"name": "crop", "size": 1, "at": "center"}, at="random")
+
+
+def test_an_error_of_the_member_itself_is_not_hidden():
+    def broken(size):
+        raise TypeError("inside")
+
+    with pytest.raises(TypeError, match="inside"):
+        families.make({"broken": broken}, {"name": "broken", "size": 1}, "config")
+
+
+def test_the_field_is_given_twice_by_position():
+    with pytest.raises(UserError, match="multiple values for argument 'size'"):
+        make({"name": "crop", "size": 1}, 64)
