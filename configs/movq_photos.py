@@ -61,14 +61,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.eval.resize = {"name": "short_side"}
     config.data.eval.image_size = 256
 
-    config.train.update(num_steps=600, batch_size=8, ema_decay=0.99, max_bad_steps=10)
+    config.train.update(num_steps=800, batch_size=8, ema_decay=0.99, max_bad_steps=10)
     config.train.codebook_init = {
         "name": "kmeans",
         "steps": (0, 40, 100, 200, 300, 400),
         "features_per_code": 20,
         "iterations": 10,
     }
-    config.eval.update(every=300, num_examples=0, batch_size=2)
-    config.log.update(every=20, images_every=300, num_images=4)
-    config.checkpoint.every = 300
+    config.eval.update(every=400, num_examples=0, batch_size=2)
+    config.log.update(every=20, images_every=400, num_images=4)
+    config.checkpoint.every = 400
     return schema.shrink(config) if "tiny" in words else config

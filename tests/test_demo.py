@@ -51,7 +51,8 @@ def test_the_demo_keeps_its_promises(tmp_path):
 
     overview = workdir / "reconstructions" / "overview.png"
     assert str(overview) in printed
-    assert Image.open(overview).width > 256
+    with Image.open(overview) as picture:
+        assert picture.width > 256
     metrics = json.loads((workdir / "reconstructions" / "metrics.json").read_text())
     assert len(metrics["images"]) == 2 and not metrics["refused"]
     assert metrics["mean"]["psnr"] >= max(LEAST_PSNR, promised_psnr() - PSNR_MARGIN)

@@ -132,9 +132,25 @@ def build_tokenizer(model: Mapping[str, Any]) -> Tokenizer:
         raise UserError(
             f"config.model.dtype is {tokenizer.dtype!r}; use {' or '.join(DTYPES)}"
         )
-    tokenizer.make_quantizer(parent=None)
+    quantizer = tokenizer.make_quantizer(parent=None)
     tokenizer.make_decoder(parent=None)
+    _check_sizes(tokenizer, "config.model", "width", "res_blocks", "z_channels")
+    _check_sizes(quantizer, "config.model.quantizer", "codebook_size", "dim")
+    _check_sizes(quantizer, "config.model.quantizer", "num_channels")
+    if not tokenizer.multipliers or min(tokenizer.multipliers) < 1:
+        raise UserError(
+            f"config.model.multipliers is {tokenizer.multipliers}; give a whole number "
+            "from 1 for each level"
+        )
     return tokenizer
+
+
+def _check_sizes(module: nn.Module, where: str, *names: str) -> None:
+    for name in names:
+        if getattr(module, name) < 1:
+            raise UserError(
+                f"{where}.{name} is {getattr(module, name)}; 1 is the least"
+            )
 
 
 def _frozen(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """The training loop, the same for every stage.
 
-A stage is a module with `init_state`, `phase`, `make_train_step`, `make_eval_step`,
-`preview`, `fits_to_data` and `fit_to_data`, `save_bundle` and `BEST_METRIC`; the loop
-knows nothing else about it.
+A stage is a module with `check`, `init_state`, `phase`, `make_train_step`,
+`make_eval_step`, `preview`, `fits_to_data` and `fit_to_data`, `save_bundle` and
+`BEST_METRIC`; the loop knows nothing else about it.
 """
 
 import functools
@@ -82,6 +82,12 @@ class Trainer:
             sharding.check_batch_size(
                 config[part].batch_size, self.mesh, f"config.{part}.batch_size"
             )
+        for key in ("num_steps", "max_bad_steps"):
+            if config.train[key] < 1:
+                raise UserError(
+                    f"config.train.{key} is {config.train[key]}; 1 is the least"
+                )
+        task.check(config)
         self.console = Console(config.train.num_steps)
         self.replicated = sharding.replicated(self.mesh)
         self.init = functools.partial(task.init_state, config)
@@ -211,12 +217,12 @@ class Run:
                 state, metrics = trainer.train_step(phase)(state, batch)
                 step += 1
                 self.window.append(metrics)
-                self.give_up_if_bad(pending, state, step - 1)
+                self.give_up_if_bad(pending, step - 1)
                 pending = jnp.copy(state.skipped_in_row)
                 self.between_steps(state, step)
                 if self.notice.reached(step) and step < last:
                     self.save_and_leave(state, step)
-        self.give_up_if_bad(pending, state, step)
+        self.give_up_if_bad(pending, step)
         return self.finish(state, step)
 
     def between_steps(self, state: TrainState, step: int) -> None:
@@ -263,7 +269,7 @@ class Run:
                 self.config, self.trainer.workdir, state, self.values
             )
 
-    def give_up_if_bad(self, skipped_in_row, state: TrainState, step: int) -> None:
+    def give_up_if_bad(self, skipped_in_row: jax.Array | None, step: int) -> None:
         """Raises NonFiniteError when too many steps in a row were bad."""
         limit = self.config.train.max_bad_steps
         if skipped_in_row is None or int(skipped_in_row) < limit:
@@ -306,5 +312,5 @@ class Run:
 
 
 def due(step: int, every: int, last: int) -> bool:
-    """Whether it is time: every so many steps (0: never), and after the last one."""
-    return every > 0 and (step % every == 0 or step == last)
+    """Whether it is time: every so many steps, 0: only after the last one."""
+    return step == last or (every > 0 and step % every == 0)

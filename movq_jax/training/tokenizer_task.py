@@ -17,6 +17,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from movq_jax import __version__, families
+from movq_jax.errors import UserError
 from movq_jax.evaluation.codebook import count_codes
 from movq_jax.evaluation.pictures import comparison_grid
 from movq_jax.models.discriminators import DISCRIMINATORS
@@ -36,6 +37,27 @@ Batch = dict[str, jax.Array]  # image: uint8 [B, H, W, 3]; mask: bool [B] in eva
 
 BEST_METRIC = "val/psnr"  # the larger, the better
 PHASES = ("reconstruction", "adversarial")
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what would only fail, or mislead, in the middle of training.
+
+    Raises:
+      UserError: image sizes that the model's factor does not divide, and the like.
+    """
+    factor = build_tokenizer(config.model).factor
+    sizes = {"image_size": config.data.image_size}
+    sizes["eval.image_size"] = config.data.eval.image_size or config.data.image_size
+    for name, size in sizes.items():
+        if size % factor:
+            raise UserError(
+                f"config.data.{name} is {size}, but must be a multiple of {factor}, "
+                "the factor of config.model"
+            )
+    if not 0 <= config.train.ema_decay <= 1:
+        raise UserError(
+            f"config.train.ema_decay is {config.train.ema_decay}; it lies in 0..1"
+        )
 
 
 def init_state(config: ConfigDict) -> TrainState:

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -151,10 +152,10 @@ def test_ctrl_c_leaves_nothing(pictures, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    with open(pictures / "a" / "endless.png", "wb") as pipe:  # waits for its reader
+    with open(pictures / "a" / "endless.png", "wb"):  # waits for its reader
         process.send_signal(signal.SIGINT)
-        pipe.close()
-        out, err = process.communicate(timeout=60)
+        time.sleep(1)  # the signal comes first, then the end of the file
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err == "stopped by Ctrl-C\n"
     assert not list((tmp_path / "data" / "folder").iterdir())

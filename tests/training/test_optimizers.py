@@ -74,7 +74,7 @@ def test_adam_divides_by_the_clipped_gradient():
     [
         (optim(schedule={"name": "cosin"}), "'cosine'"),
         (optim(schedule={"name": "cosine"}), "num_steps"),
-        (optim(clip={"name": "norm"}), "'none'"),
+        (optim(clip={"name": "norm"}), "Known: global_norm, none, value"),
         (optim(gen={"name": "adamw"}), "'adam'"),
         (optim(gen={"beta1": 0.5}), "beta1"),
     ],
