@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-PSNR_MARGIN = 0.5  # dB: other processors round otherwise, and training amplifies it
+PSNR_MARGIN = 1.0  # dB: other processors round otherwise, and training amplifies it
 LEAST_PSNR = 25.0
 LEAST_USAGE = 0.8
 
