@@ -151,6 +151,8 @@ def test_ctrl_c_leaves_nothing(pictures, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Tests that were started in the background inherit a SIGINT that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with open(pictures / "a" / "endless.png", "wb"):  # waits for its reader
         process.send_signal(signal.SIGINT)
