@@ -142,17 +142,23 @@ def test_photos(run, tmp_path):
     assert len(open_split(place, "validation")) == 2
 
 
+# Tests that were started in the background inherit a SIGINT that is ignored.
+PREPARE = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("movq_jax.tools.prepare", run_name="__main__")
+"""
+
+
 def test_ctrl_c_leaves_nothing(pictures, tmp_path):
     """A process of its own: it is stopped while it waits for a named pipe."""
     os.mkfifo(pictures / "a" / "endless.png")
     process = subprocess.Popen(
-        [sys.executable, "-m", "movq_jax.tools.prepare", "--dataset=folder"]
+        [sys.executable, "-c", PREPARE, "--dataset=folder"]
         + [f"--source={pictures}", f"--data-dir={tmp_path / 'data'}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests that were started in the background inherit a SIGINT that is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with open(pictures / "a" / "endless.png", "wb"):  # waits for its reader
         process.send_signal(signal.SIGINT)
