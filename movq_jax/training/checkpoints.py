@@ -27,6 +27,7 @@ class Checkpoints:
     ) -> None:
         """Keeps the latest `keep` and the one with the largest `best_metric`."""
         self._folder = epath.Path(workdir).resolve() / "checkpoints"
+        self._read_only = read_only
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -40,6 +41,9 @@ class Checkpoints:
                         ),
                     ]
                 ),
+                # Decides nothing beside the policy, but without it no metric is
+                # written, and the best one is forgotten on resuming.
+                best_fn=lambda metrics: metrics[best_metric],
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
@@ -66,7 +70,8 @@ class Checkpoints:
     def restore_latest(self, abstract: TrainState) -> TrainState | None:
         """The newest complete and readable state, or None where there is none yet.
 
-        A damaged checkpoint is reported and the one before it is tried.
+        A damaged checkpoint is reported, moved out of the way, and the one before it
+        is tried: the run will come to that step again and save it anew.
 
         Args:
           abstract: shapes, dtypes and shardings, as `jax.ShapeDtypeStruct`s.
@@ -87,12 +92,21 @@ class Checkpoints:
                 logging.warning(
                     "checkpoint %d in %s is damaged: %s", step, self._folder, reason
                 )
+                self._set_aside(step)
         if steps:
             raise UserError(
                 f"none of the checkpoints {steps} in {self._folder} can be read; "
-                "move the folder away to start anew"
+                "choose another --workdir to start anew"
             )
         return None
+
+    def _set_aside(self, step: int) -> None:
+        if self._read_only:
+            return
+        aside = self._folder.parent / f"damaged_checkpoint_{step}"
+        if not aside.exists():
+            (self._folder / str(step)).rename(aside)
+        self._manager.reload()
 
 
 def abstract_state(state: Any, sharding: jax.sharding.Sharding) -> Any:

@@ -165,6 +165,7 @@ def _make_generator_step(config: ConfigDict, phase: str) -> Callable:
         scalars["grad_norm"] = optax.tree.norm(grads)
         updates, gen_opt = optimizer.update(grads, state.gen_opt, state.gen_params)
         params = optax.apply_updates(state.gen_params, updates)
+        scalars["param_norm"] = optax.tree.norm(params)
         new = state.replace(
             gen_params=params,
             gen_opt=gen_opt,
@@ -216,12 +217,17 @@ def _make_discriminator_step(config: ConfigDict) -> Callable:
             state.disc_params
         )
         updates, disc_opt = optimizer.update(grads, state.disc_opt, state.disc_params)
+        params = optax.apply_updates(state.disc_params, updates)
         new = state.replace(
-            disc_params=optax.apply_updates(state.disc_params, updates),
+            disc_params=params,
             disc_opt=disc_opt,
             variables={**state.variables, "disc": variables},
         )
-        scalars = {"loss_disc": loss, "disc_grad_norm": optax.tree.norm(grads)}
+        scalars = {
+            "loss_disc": loss,
+            "disc_grad_norm": optax.tree.norm(grads),
+            "disc_param_norm": optax.tree.norm(params),
+        }
         return new, scalars | means
 
     return disc_step

@@ -11,20 +11,32 @@ CONFIG_FILE = "config.json"
 LEFT_BY_RUNS = ("checkpoints", "model", "metrics.jsonl")
 
 
-def claim(workdir: epath.PathLike, config: ConfigDict) -> bool:
-    """Makes `workdir` the folder of a run of `config`; True where it was already.
+def claim(workdir: epath.PathLike, config: ConfigDict) -> None:
+    """Makes `workdir` the folder of a run of `config`.
+
+    A folder where no step was ever taken, because the data was not there for example,
+    may be claimed by another config.
 
     Raises:
       UserError: a run of another config lives there, or it cannot be written.
     """
     folder = epath.Path(workdir)
     stored = read_config(folder)
-    if stored is not None:
+    if stored is not None and has_begun(folder):
         refuse_changes(folder, forbidden_changes(stored, config))
-    else:
+    elif stored is None:
         refuse_strangers(folder)
     write_text(folder / CONFIG_FILE, to_json(config))
-    return stored is not None
+
+
+def has_begun(folder: epath.Path) -> bool:
+    """Whether a run left more in `folder` than its config."""
+    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+    return (
+        (folder / "model").exists()
+        or (metrics.exists() and bool(metrics.read_text()))
+        or (checkpoints.exists() and any(checkpoints.iterdir()))
+    )
 
 
 def read_config(workdir: epath.PathLike) -> ConfigDict | None:

@@ -76,6 +76,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     damage(tmp_path, 2)
     with opened(tmp_path) as checkpoints:
         assert int(checkpoints.restore_latest(ABSTRACT).step) == 1
+        checkpoints.save(jax.device_put(state(2), EVERYWHERE))
+    with opened(tmp_path) as checkpoints:
+        assert int(checkpoints.restore_latest(ABSTRACT).step) == 2
+
+
+def test_the_best_is_remembered_on_resuming(tmp_path):
+    save(tmp_path, {1: 25.0, 2: 22.0, 3: None})
+    save(tmp_path, {4: 21.0, 5: None, 6: None})
+    assert kept(tmp_path) == [1, 5, 6]
 
 
 def test_nothing_but_damage_is_an_error(tmp_path):

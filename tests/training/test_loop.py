@@ -152,6 +152,17 @@ def test_another_config_is_kept_out_of_a_workdir(config, tmp_path):
     loop.train(config("train.num_steps=1", "log.every=2"), tmp_path)  # may change
 
 
+def test_a_start_that_failed_does_not_block_the_workdir(config, tmp_path):
+    with pytest.raises(UserError):
+        loop.train(config("data.dataset=phtos"), tmp_path)
+    loop.train(config("train.num_steps=1"), tmp_path)
+
+
+def test_an_update_that_is_not_finite_is_skipped(config, tmp_path):
+    with pytest.raises(NonFiniteError):
+        loop.train(config("optim.gen.learning_rate=1e38", "eval.every=0"), tmp_path)
+
+
 def test_remains_of_an_unknown_run_are_not_touched(config, tmp_path):
     (tmp_path / "model").mkdir()
     with pytest.raises(UserError, match="it is unknown which run left them"):
