@@ -135,8 +135,8 @@ def build_tokenizer(model: Mapping[str, Any]) -> Tokenizer:
     quantizer = tokenizer.make_quantizer(parent=None)
     tokenizer.make_decoder(parent=None)
     _check_sizes(tokenizer, "config.model", "width", "res_blocks", "z_channels")
-    _check_sizes(quantizer, "config.model.quantizer", "codebook_size", "dim")
-    _check_sizes(quantizer, "config.model.quantizer", "num_channels")
+    fields = ("codebook_size", "dim", "num_channels")
+    _check_sizes(quantizer, "config.model.quantizer", *fields)
     if not tokenizer.multipliers or min(tokenizer.multipliers) < 1:
         raise UserError(
             f"config.model.multipliers is {tokenizer.multipliers}; give a whole number "

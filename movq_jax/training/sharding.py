@@ -39,14 +39,3 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
 def shard_local_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Each host's slice of a batch -> arrays of the global batch."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)
-
-
-def shard_global_batch(
-    batch: dict[str, np.ndarray], mesh: Mesh
-) -> dict[str, jax.Array]:
-    """A batch that every host holds whole -> arrays of the global batch."""
-    sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_callback(x.shape, sharding, lambda i, x=x: x[i])
-        for name, x in batch.items()
-    }
