@@ -52,10 +52,12 @@ $(VENV)/photos.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: $(VENV)/python.stamp s
 	$(PIP) --editable '.[$*]'
 	@touch $@
 
-# Only on Python 3.11, and torch first: elsewhere pip fetches gigabytes of CUDA.
+# Only on Python 3.11, and torch first: elsewhere pip fetches gigabytes of CUDA. So it
+# would for torchvision (that of this torch) and lpips: they come without dependencies.
 $(VENV)/parity.stamp: $(VENV)/test.stamp
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-	  set -ex; $(PIP) torch==2.13.0; $(PIP) --editable '.[parity]'; \
+	  set -ex; $(PIP) torch==2.13.0; $(PIP) --no-deps torchvision==0.28.0 lpips==0.1.4; \
+	  $(PIP) --editable '.[parity]'; \
 	else echo "the parity tests need Python 3.11: they will be skipped"; fi
 	@touch $@
 

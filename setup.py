@@ -15,6 +15,7 @@ def version() -> str:
 
 
 PHOTOS = ["scikit-image>=0.24", "scikit-learn>=1.5"]
+PLOTS = ["matplotlib>=3.8"]
 
 setup(
     name="movq_jax",
@@ -53,9 +54,11 @@ setup(
     extras_require={
         # The photographs of the demo lie in these two wheels.
         "photos": PHOTOS,
-        "test": [*PHOTOS, "beartype", "pytest>=8", "pytest-xdist", "scipy"],
-        # On Python 3.11 alone; install this torch first, see the Makefile.
-        "parity": ["torch==2.13.0", "diffusers", "scikit-image>=0.24"],
+        "plots": PLOTS,
+        "test": [*PHOTOS, *PLOTS, "beartype", "pytest>=8", "pytest-xdist", "scipy"],
+        # On Python 3.11 alone; install this torch first, and torchvision and lpips
+        # without what they ask for, see the Makefile. scipy and tqdm are for lpips.
+        "parity": ["torch==2.13.0", "diffusers", "scikit-image>=0.24", "scipy", "tqdm"],
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],

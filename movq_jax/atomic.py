@@ -3,7 +3,9 @@
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from etils import epath
 
@@ -32,6 +34,27 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Finds out, before long work, whether a local file could be written to `path`.
+
+    Nothing is left behind: where folders are missing, the nearest that is there is
+    tried.
+
+    Raises:
+      UserError: it could not.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    try:
+        folder = next(place for place in path.absolute().parents if place.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {path}: {reason}") from error
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

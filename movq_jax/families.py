@@ -27,8 +27,13 @@ def make(
       where: dotted path in the config, for error messages.
 
     Raises:
-      UserError: for an unknown name, and an unknown or missing field.
+      UserError: for an unknown name, an unknown or missing field, and for what has no
+        fields at all.
     """
+    if not hasattr(fields, "items"):  # a ConfigDict is no Mapping
+        raise UserError(
+            f"{where} is {fields!r}; choose by {{'name': ...}}{nearest('', family)}"
+        )
     fields = {**fields}
     name = fields.pop("name", None)
     chosen = member(family, name, where)
@@ -71,6 +76,11 @@ def nearest(word: Any, known: Iterable[str]) -> str:
     known = sorted(known)
     if not known:
         return "; there is none"
-    close = difflib.get_close_matches(str(word), known, n=1)
-    suggestion = f"; did you mean {close[0]!r}?" if close else ";"
+    close = closest(word, known)
+    suggestion = f"; did you mean {close!r}?" if close else ";"
     return f"{suggestion} Known: {', '.join(known)}"
+
+
+def closest(word: Any, known: Iterable[str]) -> str | None:
+    """The one of `known` that was most likely meant, or None where none is like it."""
+    return next(iter(difflib.get_close_matches(str(word), list(known), n=1)), None)

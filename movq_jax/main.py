@@ -3,7 +3,8 @@
     python -m movq_jax.main --config=configs/movq_photos.py --workdir=runs/a
 
 The same command again resumes. `--config=configs/movq_photos.py:tiny` runs in seconds;
-`--config.train.num_steps=1000` overrides a key of the config.
+`--config.train.num_steps=1000` overrides a key of the config. `--profile=10:15` writes
+a trace of the steps 10 to 15 to WORKDIR/profile.
 """
 
 import sys
@@ -14,6 +15,7 @@ from absl import flags
 from movq_jax.config import load_config, run_name, split_overrides
 from movq_jax.errors import UserError
 from movq_jax.tools import command
+from movq_jax.training.profiler import read_steps
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     config = load_config(values.config, overrides)
     workdir = values.workdir or f"runs/{run_name(values.config)}"
+    profile = read_steps(values.profile)
+    if profile and values.mode == "eval":
+        raise UserError("--profile traces training steps, and --mode=eval has none")
     # Only now: jax takes seconds, and a typing mistake should be answered at once.
     from movq_jax import compilation_cache
     from movq_jax.training import loop
@@ -39,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if values.mode == "eval":
         loop.evaluate(config, workdir)
     else:
-        loop.train(config, workdir)
+        loop.train(config, workdir, profile=profile)
 
 
 def define_flags() -> flags.FlagValues:
@@ -53,6 +58,9 @@ def define_flags() -> flags.FlagValues:
         "workdir", None, "where the run lives (default: runs/CONFIG[-ARG])", **where
     )
     flags.DEFINE_enum("mode", "train", ["train", "eval"], "what to do", **where)
+    flags.DEFINE_string(
+        "profile", None, "write a trace of this step, or of FIRST:LAST", **where
+    )
     flags.DEFINE_boolean("help", False, "show this", short_name="h", **where)
     return values
 

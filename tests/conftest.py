@@ -1,5 +1,6 @@
 """What all tests run under, and the models and samples that several of them share."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -39,11 +40,15 @@ jaxtyping.install_import_hook(
         "movq_jax.evaluation.rows",
         "movq_jax.models.autoencoder",
         "movq_jax.models.discriminators",
+        "movq_jax.models.features.distances",
+        "movq_jax.models.features.pooling",
         "movq_jax.models.layers",
         "movq_jax.models.pixels",
         "movq_jax.models.quantizers.multichannel",
         "movq_jax.models.quantizers.search",
+        "movq_jax.training.augmentation",
         "movq_jax.training.losses",
+        "movq_jax.training.regularizers",
     ],
     "beartype.beartype",
 )
@@ -130,3 +135,22 @@ def real_samples():
     if not Path(folder).is_dir():
         pytest.fail(f"$MOVQ_JAX_TEST_DATA is {folder}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """torch, such that torchvision, lpips and diffusers can be imported after it.
+
+    torchvision's compiled half is missing beside a torch for the CPU alone, and its
+    Python half then fails for want of two operators; diffusers imports it, too.
+    """
+    torch = pytest.importorskip("torch")
+    torchvision = importlib.util.find_spec("torchvision")
+    if torchvision is not None:
+        try:
+            torch.ops.load_library(Path(torchvision.origin).parent / "_C.so")
+        except OSError:
+            for name in ("nms", "qnms"):
+                schema = "(Tensor boxes, Tensor scores, float threshold) -> Tensor"
+                torch.library.define(f"torchvision::{name}", schema)
+    return torch

@@ -26,3 +26,17 @@ def test_a_place_that_cannot_be_written(tmp_path):
     for path in (tmp_path / "file" / "a.txt", tmp_path):
         with pytest.raises(UserError, match="cannot write"):
             atomic.write_text(path, "text")
+
+
+def test_a_place_is_tried_and_nothing_is_left(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    atomic.check_writable(tmp_path / "file")
+    atomic.check_writable(tmp_path / "new" / "deep" / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "kept"
+    for path, reason in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "file" / "a", "Not a directory"),
+    ):
+        with pytest.raises(UserError, match=f"cannot write {path}: {reason}"):
+            atomic.check_writable(path)

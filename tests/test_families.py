@@ -43,6 +43,9 @@ def test_arguments_of_the_caller_are_added():
         ),
         ({"name": 3}, "config.data.crop.name is 3; Known: crop, none"),
         ({"size": 64}, "config.data.crop.name is None"),
+        (None, "config.data.crop is None; choose by {'name': ...}; Known: crop, none"),
+        ("crop", "config.data.crop is 'crop'; choose by"),
+        ([1], "config.data.crop is [1]; choose by"),
         (
             {"name": "crop", "sise": 64},
             "config.data.crop (crop) has no field 'sise'; did you mean 'size'? "
@@ -80,3 +83,9 @@ def test_an_error_of_the_member_itself_is_not_hidden():
 def test_the_field_is_given_twice_by_position():
     with pytest.raises(UserError, match="multiple values for argument 'size'"):
         make({"name": "crop", "size": 1}, 64)
+
+
+def test_the_closest():
+    assert families.closest("corp", {"crop": 1, "none": 2}) == "crop"
+    assert families.closest("zebra", ["crop"]) is None
+    assert families.closest(3, []) is None

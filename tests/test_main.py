@@ -20,7 +20,7 @@ def calls(monkeypatch):
     made = []
 
     def record(name):
-        return lambda *args: made.append((name, *args))
+        return lambda *args, **named: made.append((name, *args, *named.values()))
 
     monkeypatch.setattr(loop, "train", record("train"))
     monkeypatch.setattr(loop, "evaluate", record("evaluate"))
@@ -35,9 +35,9 @@ def run(*argv):
 def test_it_trains_the_config_with_its_overrides(calls):
     flags = ["--config.seed=3", "--config.train.batch_size", "16", "--workdir=runs/x"]
     assert run("--config=configs/movq_photos.py:tiny", *flags) == 0
-    (cache, (name, config, workdir)) = calls
+    (cache, (name, config, workdir, profile)) = calls
     assert cache == ("cache",)
-    assert (name, workdir) == ("train", "runs/x")
+    assert (name, workdir, profile) == ("train", "runs/x", None)
     assert (config.seed, config.train.batch_size) == (3, 16)
     assert config.data.image_size == 32
 
@@ -61,6 +61,11 @@ def test_twice_in_one_process(calls):
     assert [call[1].seed for call in calls if call[0] == "train"] == [1, 0]
 
 
+def test_steps_to_trace(calls):
+    assert run("--config=movq_photos:tiny", "--profile=10:15") == 0
+    assert calls[-1][-1] == range(10, 16)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -78,6 +83,11 @@ def test_twice_in_one_process(calls):
             "config.seed expects a whole number, not 'x'",
         ),
         (["--config=movq_photos", "--mode=trian"], "--mode=trian"),
+        (["--config=movq_photos", "--profile=5:2"], "--profile is '5:2', but must be"),
+        (
+            ["--config=movq_photos", "--profile=5", "--mode=eval"],
+            "--profile traces training steps",
+        ),
         (
             ["movq_photos"],
             "'movq_photos': did you mean --config=movq_photos?",

@@ -22,6 +22,7 @@ from movq_jax.config.records import (
     difference,
     forbidden_changes,
     from_json,
+    missing_keys,
     to_json,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "forbidden_changes",
     "from_json",
     "load_config",
+    "missing_keys",
     "read_arg",
     "run_name",
     "split_overrides",

@@ -1,8 +1,10 @@
 """Finding the file of a config and loading it."""
 
+import contextlib
 import importlib.util
 import inspect
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,19 +13,8 @@ from ml_collections import ConfigDict
 
 from movq_jax import families
 from movq_jax.config.overrides import apply_override, parse_override
+from movq_jax.config.records import PARTS
 from movq_jax.errors import UserError
-
-PARTS = (
-    "model",
-    "loss",
-    "optim",
-    "data",
-    "train",
-    "eval",
-    "log",
-    "checkpoint",
-    "seed",
-)
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -134,10 +125,8 @@ def _call_get_config(path: Path, arg: str) -> Any:
         raise UserError(f"{path} has no function get_config(arg), so it is no config")
     if arg and not inspect.signature(function).parameters:
         raise UserError(f"{path} takes no argument, but was given {arg!r}")
-    try:
+    with _errors_named(path):
         return function(arg) if arg else function()
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def _execute(path: Path) -> ModuleType:
@@ -145,11 +134,33 @@ def _execute(path: Path) -> ModuleType:
     # module of the first config when a process loads a second one.
     spec = importlib.util.spec_from_file_location(f"{path.stem}_config", path)
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _errors_named(path):
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
     return module
+
+
+@contextlib.contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Make a `UserError`, with file and line, of whatever the code in `path` raises."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except SyntaxError as error:
+        own = error.filename is None or _is_same(error.filename, path)
+        where = path if own else error.filename
+        raise UserError(f"{where}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if _is_same(frame.filename, path)]
+        if not lines:  # not that file's doing
+            raise
+        kind = type(error).__name__
+        raise UserError(f"{path}, line {lines[-1]}: {kind}: {error}") from error
+
+
+def _is_same(filename: str, path: Path) -> bool:
+    return Path(filename).resolve() == path.resolve()
 
 
 def _check_parts(config: Any, path: Path) -> None:

@@ -7,6 +7,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+PARTS = (
+    "model",
+    "loss",
+    "optim",
+    "data",
+    "train",
+    "eval",
+    "log",
+    "checkpoint",
+    "seed",
+)
+
 # What a run may change when it resumes: none of it moves a step already taken.
 MAY_CHANGE_ON_RESUME = (
     "train.num_steps",
@@ -63,7 +75,38 @@ def from_json(text: str) -> ConfigDict:
     config = json.loads(text)
     if not isinstance(config, dict):
         raise ValueError("not a JSON object")
-    return ConfigDict(_with_tuples(config)).lock()
+    missing = [part for part in PARTS if part not in config]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    for part in PARTS:
+        if part != "seed" and not isinstance(config[part], dict):
+            raise ValueError(f"{part} is {config[part]!r}, not a section")
+    try:
+        return ConfigDict(_with_tuples(config)).lock()
+    except (KeyError, TypeError) as error:  # names that a ConfigDict keeps for itself
+        raise ValueError(str(error)) from error
+
+
+def missing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the dotted keys of `new` that `old` lacks.
+
+    A family of which the two have different members is not looked into.
+    """
+    return sorted(_missing(_plain(old), _plain(new), ""))
+
+
+def _missing(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
+) -> Iterable[str]:
+    for key, value in new.items():
+        if key not in old:
+            yield prefix + key
+        elif (
+            isinstance(value, dict)
+            and isinstance(old[key], dict)
+            and old[key].get("name") == value.get("name")
+        ):
+            yield from _missing(old[key], value, f"{prefix}{key}.")
 
 
 def _schedule_ends_with_training(config: Mapping[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """Every key of a config: what it means, and where an experiment starts from.
 
 A file in `configs/` calls `tokenizer_config()` and changes what its paper does
-differently; `shrink` makes any of them run in seconds.
+differently; `lpips` and `stabilise` are changes that several have in common, and
+`shrink` makes any of them run in seconds.
 
 A value that is a dict with a `name` is a member of a family: a quantizer, a crop, a
 schedule. Its other fields are those of the member, so a file that chooses another
@@ -74,15 +75,34 @@ def _loss() -> dict:
     return {
         "reconstruction": {"name": "l1", "weight": 1.0},  # or l2
         "quantizer_weight": 1.0,
-        # hinge, or none. With adaptive, weight is multiplied by the ratio of the
-        # gradients of reconstruction and adversarial loss, at most adaptive_max.
+        # lpips_vgg, squeezenet or none. weights: of lpips_vgg the folder with the
+        # files (empty: $MOVQ_JAX_WEIGHTS, else ~/.cache/movq_jax/weights, where they
+        # are fetched to), of squeezenet the file. dtype: of its convolutions.
+        "perceptual": {
+            "name": "none",
+            "weight": 1.0,
+            "weights": "",
+            "dtype": "bfloat16",
+        },
+        # hinge, non_saturating, vanilla or none. With adaptive, weight is multiplied
+        # by the ratio of the gradients of reconstruction and adversarial loss, at
+        # most adaptive_max.
         "adversarial": {
             "name": "hinge",
             "weight": 0.8,
-            "start": 10_000,  # step; before it there is no discriminator
+            "start": 10_000,  # step from which the discriminator pushes
+            "warmup": 0,  # steps before it in which the discriminator learns already
             "adaptive": True,
             "adaptive_max": 1e4,
+            # Gradient penalty on real images, each `every` steps; 0: none.
+            "r1": {"weight": 0.0, "every": 16},
+            # Keeps the logits near running averages of the other kind; 0: none.
+            "lecam": {"weight": 0.0, "decay": 0.999},
+            # What the discriminator sees is changed by: translation, color, cutout.
+            "augment": {"policies": (), "probability": 1.0, "cutout": 0.2},
         },
+        # patch (norm: batch, group or none), or stylegan (blur-pooled; its fields are
+        # width and max_width).
         "discriminator": {"name": "patch", "width": 64, "layers": 3, "norm": "batch"},
     }
 
@@ -90,6 +110,7 @@ def _loss() -> dict:
 def _optim() -> dict:
     adam = {"name": "adam", "learning_rate": 2.16e-4, "b1": 0.5, "b2": 0.9, "eps": 1e-8}
     return {
+        # adam, or adamw, which has a field weight_decay.
         "gen": dict(adam),  # encoder, quantizer and decoder
         "disc": dict(adam),
         # Of both: constant, cosine or linear, the last two down to end_factor times
@@ -100,7 +121,8 @@ def _optim() -> dict:
             "num_steps": 0,  # follows train.num_steps
             "end_factor": 0.0,
         },
-        "clip": {"name": "none", "value": 1.0},  # global_norm or value: at `value`
+        # none, global_norm, layer_wise (the norm of each tensor) or value: at `value`.
+        "clip": {"name": "none", "value": 1.0},
     }
 
 
@@ -136,7 +158,40 @@ def _train() -> dict:
         # none, or kmeans: from encoder features, before each of `steps`.
         "codebook_init": {"name": "none"},
         "max_bad_steps": 100,  # in a row with non-finite numbers, then give up
+        # Memory for time: parts of a batch that go one after the other, and levels of
+        # encoder and decoder (0: at the image's size) that are computed twice.
+        "accumulation": 1,
+        "remat_levels": (),
     }
+
+
+def lpips(config: ConfigDict, weight: float = 1.0) -> ConfigDict:
+    """Add the perceptual loss of the papers to `config`, in place, and return it.
+
+    LPIPS of VGG16; the files are fetched (0.5 GB) or put in place, see README.
+    """
+    config.loss.perceptual.update(name="lpips_vgg", weight=weight)
+    return config
+
+
+def stabilise(config: ConfigDict) -> ConfigDict:
+    """Give `config`, in place, the GAN terms of the other school, and return it.
+
+    VQGAN's own are strong and steered by the adaptive weight. These are small, fixed
+    and regularised, as in Google's tokenizer of MaskGIT (2202.04200): non-saturating
+    loss of weight 0.1, blur-pooled discriminator of StyleGAN's kind, R1 of cost 10,
+    Adam (0, 0.99) at 1e-4. R1 at each 16th step only (StyleGAN2), the first 1,000 steps
+    of the discriminator without push, and clipping are choices of this project.
+    """
+    adversarial = config.loss.adversarial
+    adversarial.update(name="non_saturating", weight=0.1, adaptive=False, warmup=1_000)
+    adversarial.start = max(adversarial.start, adversarial.warmup)
+    adversarial.r1.update(weight=10.0, every=16)
+    config.loss.discriminator = {"name": "stylegan", "width": 64, "max_width": 512}
+    for adam in (config.optim.gen, config.optim.disc):
+        adam.update(learning_rate=1e-4, b1=0.0, b2=0.99)
+    config.optim.clip.update(name="global_norm", value=1.0)
+    return config
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
@@ -154,8 +209,16 @@ def shrink(config: ConfigDict) -> ConfigDict:
     )
     quantizer = config.model.quantizer
     quantizer.update(codebook_size=32, dim=min(8, quantizer.dim))
-    config.loss.adversarial.start = min(2, config.loss.adversarial.start)
-    config.loss.discriminator.update(width=8, layers=2)
+    config.loss.perceptual.name = "none"  # its networks are not tiny
+    adversarial = config.loss.adversarial
+    adversarial.start = min(2, adversarial.start)
+    adversarial.warmup = min(1, adversarial.warmup)
+    adversarial.r1.every = min(2, adversarial.r1.every)
+    config.loss.discriminator.width = 8
+    if config.loss.discriminator.name == "patch":
+        config.loss.discriminator.layers = 2
+    else:
+        config.loss.discriminator.max_width = 16
     schedule = config.optim.schedule
     schedule.warmup_steps = min(2, schedule.warmup_steps)
     config.data.update(dataset="photos", image_size=32, num_threads=2, decode_once=True)

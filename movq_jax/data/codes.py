@@ -10,7 +10,8 @@ image i is read with NumPy alone::
 ==============  ===============  ===================================================
 format_version  int              1
 fingerprint     str              of the model that made the indices
-micro_batch     int              images a compiled call of that model: same bits
+micro_batch     int              images a compiled call of that model, for the same
+                                 bits; at most 1024
 factor          int              pixels a position, both ways
 codebook_size   int              every index is in 0 .. codebook_size - 1
 names           str [N]          relative, without suffix, `/` between folders
@@ -35,6 +36,8 @@ from movq_jax.data.padding import padded_size
 from movq_jax.errors import UserError
 
 FORMAT_VERSION = 1
+# A compiled call is filled up to it: a number without bound would ask for any memory.
+MAX_MICRO_BATCH = 1024
 _UNREADABLE = (  # what NumPy and zipfile raise for damaged and for pickled parts
     ValueError,
     OSError,
@@ -66,7 +69,7 @@ class Codes:
 
     Attributes:
         fingerprint: of the model that made the indices.
-        micro_batch: images a compiled call when they were made.
+        micro_batch: images a compiled call when they were made, 1..MAX_MICRO_BATCH.
         factor: pixels a position, both ways.
         codebook_size: K; indices are in 0 .. K - 1.
         names: N unique names, relative and without suffix.
@@ -143,8 +146,8 @@ def read_codes(path: Path) -> Codes:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of the file, all of those that must be there."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist, or is a folder")
+    if not path.is_file():  # nor is a pipe opened, which may never end
+        raise UserError(f"{path} does not exist, or is a folder, a pipe or a device")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is not an npz file, or it is cut off")
     try:
@@ -199,6 +202,8 @@ def _check_layout(path: Path, parts: dict[str, np.ndarray]) -> None:
         wrong = "'offsets' does not start at 0 and end at the length of 'ids'"
     elif min(factor, int(parts["micro_batch"]), int(parts["codebook_size"])) < 1:
         wrong = "'factor', 'micro_batch' and 'codebook_size' must be positive"
+    elif int(parts["micro_batch"]) > MAX_MICRO_BATCH:
+        wrong = f"'micro_batch' is {parts['micro_batch']}, above {MAX_MICRO_BATCH}"
     elif (sizes < 1).any():
         wrong = "'sizes' has a side below 1"
     elif [tuple(grid * factor) for grid in grids] != [

@@ -10,6 +10,11 @@ from PIL import Image, UnidentifiedImageError
 
 from movq_jax.errors import UserError
 
+# What files of images are called. Others may be images, too: decoding them tells.
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .heic .heif .gif .bmp .dib .tif "
+    ".tiff .ppm .pgm .pbm .pnm .jp2 .j2k .tga .mpo .ico".split()
+)
 _ORIENTATION = 0x0112  # the EXIF tag: how the camera was held
 _UPRIGHT = {
     2: lambda image: image[:, ::-1],

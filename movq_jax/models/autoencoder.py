@@ -3,6 +3,13 @@
 VQGAN, arXiv 2012.09841; MoVQ, arXiv 2209.09002, modulates every norm of the
 decoder by the quantised map. Level i works at `width * multipliers[i]` channels and
 at 1 / 2^i of the image's side; the last level is the latent's.
+
+`remat_levels` names levels whose blocks keep no activations for the gradient but
+compute them again from their input (`jax.checkpoint`): less memory for more work. The
+high levels hold most of it (level 0 above all); the blocks in the middle, at the
+latent's resolution, are left as they are. Names and values of parameters, and the
+result, are the same with and without. On a CPU, XLA by default runs what it can as
+early as it can, and saves little.
 """
 
 from collections.abc import Sequence
@@ -21,6 +28,20 @@ from movq_jax.models.layers import (
     ResBlock,
     Upsample,
 )
+
+
+def _call_block(
+    block: nn.Module, h: jax.Array, z_q: jax.Array | None, *, train: bool, remat: bool
+) -> jax.Array:
+    """`block(h, z_q, train=train)`, or the same with its activations made again."""
+
+    def call(block, h, z_q):
+        # Only a block with dropout asks whether it is being trained.
+        options = {"train": train} if isinstance(block, ResBlock) else {}
+        return block(h, z_q, **options)
+
+    # In this form nn.remat neither renames the parameters nor traces `train`.
+    return (nn.remat(call) if remat else call)(block, h, z_q)
 
 
 class MidBlock(nn.Module):
@@ -54,6 +75,7 @@ class Encoder(nn.Module):
       attention_factors: downsampling factors at which each residual block is
         followed by attention. VQGAN's "attention at 16" for 256² images is (16,).
       z_channels: channels of the latent.
+      remat_levels: levels whose blocks are computed again for the gradient.
     """
 
     width: int
@@ -63,6 +85,7 @@ class Encoder(nn.Module):
     z_channels: int
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    remat_levels: Sequence[int] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -70,16 +93,19 @@ class Encoder(nn.Module):
         norm = partial(GroupNorm, dtype=self.dtype)
         h = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv_in")(x)
         for level, multiplier in enumerate(self.multipliers):
+            remat = level in self.remat_levels
             for i in range(self.res_blocks):
-                h = ResBlock(
+                block = ResBlock(
                     self.width * multiplier,
                     norm,
                     self.dropout,
                     self.dtype,
                     name=f"down_{level}_block_{i}",
-                )(h, train=train)
+                )
+                h = _call_block(block, h, None, train=train, remat=remat)
                 if 2**level in self.attention_factors:
-                    h = AttnBlock(norm, self.dtype, name=f"down_{level}_attn_{i}")(h)
+                    block = AttnBlock(norm, self.dtype, name=f"down_{level}_attn_{i}")
+                    h = _call_block(block, h, None, train=train, remat=remat)
             if level + 1 < len(self.multipliers):
                 h = Downsample(self.dtype, name=f"down_{level}_downsample")(h)
         h = MidBlock(norm, self.dropout, self.dtype, name="mid")(h, train=train)
@@ -101,6 +127,7 @@ class Decoder(nn.Module):
     norm: NormFactory
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    remat_levels: Sequence[int] = ()
 
     @nn.compact
     def __call__(
@@ -116,16 +143,19 @@ class Decoder(nn.Module):
         h = nn.Conv(top, (3, 3), dtype=self.dtype, name="conv_in")(z)
         h = MidBlock(norm, self.dropout, self.dtype, name="mid")(h, z_q, train=train)
         for level in reversed(range(len(self.multipliers))):
+            remat = level in self.remat_levels
             for i in range(self.res_blocks + 1):
-                h = ResBlock(
+                block = ResBlock(
                     self.width * self.multipliers[level],
                     norm,
                     self.dropout,
                     self.dtype,
                     name=f"up_{level}_block_{i}",
-                )(h, z_q, train=train)
+                )
+                h = _call_block(block, h, z_q, train=train, remat=remat)
                 if 2**level in self.attention_factors:
-                    h = AttnBlock(norm, self.dtype, name=f"up_{level}_attn_{i}")(h, z_q)
+                    block = AttnBlock(norm, self.dtype, name=f"up_{level}_attn_{i}")
+                    h = _call_block(block, h, z_q, train=train, remat=remat)
             if level > 0:
                 h = Upsample(self.dtype, name=f"up_{level}_upsample")(h)
         h = nn.swish(norm(name="norm_out")(h, z_q))

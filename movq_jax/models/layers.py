@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
+from jaxtyping import Array, Float
 
 from movq_jax.errors import UserError
 
@@ -21,6 +22,10 @@ NormFactory = Callable[..., nn.Module]
 
 NORM_GROUPS = 32
 NORM_EPSILON = 1e-6
+
+# Attention scores of an image, above which the queries go by in blocks: 64² positions
+# to one another, 64 MiB in float32. Training sizes, to 512² at f8, lie at or below.
+MAX_SCORES = 4096**2
 
 
 def num_groups(channels: int) -> int:
@@ -173,7 +178,8 @@ class ResBlock(nn.Module):
 class AttnBlock(nn.Module):
     """Single-head self-attention over all positions, scale C^-0.5.
 
-    The residual is taken from before the norm. Softmax in float32.
+    The residual is taken from before the norm. Softmax in float32. Memory grows with
+    the number of positions, not with its square, see `attend`.
     """
 
     norm: NormFactory
@@ -189,10 +195,41 @@ class AttnBlock(nn.Module):
             return nn.Dense(channels, dtype=self.dtype, name=name)
 
         q, k, v = dense("q")(h), dense("k")(h), dense("v")(h)
-        scores = jnp.einsum("bic,bjc->bij", q, k, preferred_element_type=jnp.float32)
-        weights = nn.softmax(scores * channels**-0.5, axis=-1).astype(self.dtype)
-        h = dense("proj_out")(jnp.einsum("bij,bjc->bic", weights, v))
+        h = dense("proj_out")(attend(q, k, v))
         return x + rearrange(h, "b (h w) c -> b h w c", h=height)
+
+
+def attend(
+    q: Float[Array, "B N C"],
+    k: Float[Array, "B N C"],
+    v: Float[Array, "B N C"],
+    max_scores: int = MAX_SCORES,
+) -> Float[Array, "B N C"]:
+    """`softmax(q kᵀ C^-0.5) v`, softmax in float32, the result in the inputs' dtype.
+
+    With more than `max_scores` scores an image (N²), blocks of queries go by one after
+    the other, each over all keys: the same sums, so the same result up to rounding,
+    with at most about `max_scores` of them held at once. The gradient computes a
+    block's scores again.
+    """
+    positions = q.shape[1]
+    blocks = -(-(positions**2) // max_scores)
+    if blocks == 1:
+        return _attend(q, k, v)
+    size = -(-positions // blocks)
+    # Of the rows that fill the last block nothing is kept.
+    q = jnp.pad(q, ((0, 0), (0, -positions % size), (0, 0)))
+    parts = jax.lax.map(
+        jax.checkpoint(lambda part: _attend(part, k, v), prevent_cse=False),
+        rearrange(q, "b (n s) c -> n b s c", s=size),
+    )
+    return rearrange(parts, "n b s c -> b (n s) c")[:, :positions]
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    scores = jnp.einsum("bic,bjc->bij", q, k, preferred_element_type=jnp.float32)
+    weights = nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
+    return jnp.einsum("bij,bjc->bic", weights, v)
 
 
 class Downsample(nn.Module):

@@ -1,5 +1,6 @@
 """The tokenizer: encoder + quantizer + decoder. VQGAN and MoVQ are compositions."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ class Tokenizer(nn.Module):
       dropout: in the residual blocks, in training.
       dtype: of convolutions and matrix products, 'float32' or 'bfloat16'. Search,
         losses and the result are float32.
+      remat_levels: levels of encoder and decoder whose blocks are computed again for
+        the gradient, see `movq_jax.models.autoencoder`. How a model is trained, not
+        what it is: no part of the config's `model` section.
     """
 
     quantizer: Mapping[str, Any]
@@ -48,6 +52,7 @@ class Tokenizer(nn.Module):
     z_channels: int = 256
     dropout: float = 0.0
     dtype: str = "float32"
+    remat_levels: Sequence[int] = ()
 
     @property
     def factor(self) -> int:
@@ -83,6 +88,7 @@ class Tokenizer(nn.Module):
             attention_factors=tuple(self.attention_factors),
             dropout=self.dropout,
             dtype=jnp.dtype(self.dtype),
+            remat_levels=tuple(self.remat_levels),
         )
 
     def setup(self):
@@ -96,61 +102,131 @@ class Tokenizer(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> TokenizerOutput:
         """Images [B, H, W, 3] in [-1, 1] -> reconstruction, latents, codes."""
         z = self.encode_latents(x, train=train)
-        quantized = self.quantize(z, train=train)
+        with jax.named_scope("quantizer"):
+            quantized = self.quantize(z, train=train)
         x_hat = self.decode_latents(quantized.z_q, train=train)
         return TokenizerOutput(x_hat=x_hat, z=z, quantized=quantized)
 
     def encode_latents(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Images [B, H, W, 3] in [-1, 1] -> latents [B, h, w, D], not quantised."""
-        return self.quant_conv(self.encoder(x, train=train))
+        with jax.named_scope("encoder"):
+            return self.quant_conv(self.encoder(x, train=train))
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Images [B, H, W, 3] in [-1, 1] -> ids [B, h, w, M] int32."""
-        return self.quantize(self.encode_latents(x)).ids
+        z = self.encode_latents(x)
+        with jax.named_scope("quantizer"):
+            return self.quantize(z).ids
 
     def decode_latents(self, z_q: jax.Array, *, train: bool = False) -> jax.Array:
         """Quantised latents [B, h, w, D] -> images [B, H, W, 3], not clipped.
 
         The map that modulates the decoder is z_q before `post_quant_conv`.
         """
-        return self.decoder(self.post_quant_conv(z_q), z_q, train=train)
+        with jax.named_scope("decoder"):
+            return self.decoder(self.post_quant_conv(z_q), z_q, train=train)
 
     def decode_ids(self, ids: jax.Array) -> jax.Array:
         """ids [B, h, w, M] -> images [B, H, W, 3], not clipped."""
-        return self.decode_latents(self.quantize.codes(ids))
+        with jax.named_scope("quantizer"):
+            z_q = self.quantize.codes(ids)
+        return self.decode_latents(z_q)
 
 
-def build_tokenizer(model: Mapping[str, Any]) -> Tokenizer:
+def build_tokenizer(
+    model: Mapping[str, Any], *, remat_levels: Sequence[int] = ()
+) -> Tokenizer:
     """The tokenizer of a config's `model` section.
+
+    Args:
+      model: the section. What is in it makes the model's fingerprint.
+      remat_levels: see `Tokenizer.remat_levels`.
 
     Raises:
       UserError: for an unknown or missing key or family name, or a bad value.
     """
+    if not hasattr(model, "items"):
+        raise UserError(f"config.model is {model!r}; it must be a section with keys")
     fields = {key: _frozen(value) for key, value in model.items()}
-    tokenizer = families.call(Tokenizer, fields, "config.model")
-    if tokenizer.dtype not in DTYPES:
-        raise UserError(
-            f"config.model.dtype is {tokenizer.dtype!r}; use {' or '.join(DTYPES)}"
-        )
-    quantizer = tokenizer.make_quantizer(parent=None)
+    remat = {"remat_levels": _frozen(remat_levels)}
+    tokenizer = families.call(Tokenizer, fields, "config.model", **remat)
+    _check_backbone(tokenizer)
+    _check_quantizer(tokenizer.quantizer)
+    tokenizer.make_quantizer(parent=None)
     tokenizer.make_decoder(parent=None)
-    _check_sizes(tokenizer, "config.model", "width", "res_blocks", "z_channels")
-    fields = ("codebook_size", "dim", "num_channels")
-    _check_sizes(quantizer, "config.model.quantizer", *fields)
-    if not tokenizer.multipliers or min(tokenizer.multipliers) < 1:
-        raise UserError(
-            f"config.model.multipliers is {tokenizer.multipliers}; give a whole number "
-            "from 1 for each level"
-        )
     return tokenizer
 
 
-def _check_sizes(module: nn.Module, where: str, *names: str) -> None:
-    for name in names:
-        if getattr(module, name) < 1:
-            raise UserError(
-                f"{where}.{name} is {getattr(module, name)}; 1 is the least"
-            )
+def _check_backbone(tokenizer: Tokenizer) -> None:
+    where = "config.model"
+    if tokenizer.dtype not in DTYPES:
+        choice = " or ".join(DTYPES)
+        raise UserError(f"{where}.dtype is {tokenizer.dtype!r}; use {choice}")
+    for name in ("width", "res_blocks", "z_channels"):
+        _check_size(f"{where}.{name}", getattr(tokenizer, name))
+    multipliers = tokenizer.multipliers
+    if not _are_whole(multipliers) or not multipliers or min(multipliers) < 1:
+        raise UserError(
+            f"{where}.multipliers is {multipliers!r}; give a whole number from 1 for "
+            "each level"
+        )
+    levels = range(len(multipliers))
+    _check_members(
+        f"{where}.attention_factors",
+        tokenizer.attention_factors,
+        [2**level for level in levels],
+        "the factors of its levels",
+    )
+    _check_members(
+        "config.train.remat_levels",
+        tokenizer.remat_levels,
+        levels,
+        "the model's levels",
+    )
+    if not _is_number(tokenizer.dropout) or not 0 <= tokenizer.dropout <= 1:
+        raise UserError(
+            f"{where}.dropout is {tokenizer.dropout!r}; give a number from 0 to 1"
+        )
+
+
+def _check_quantizer(fields: Any) -> None:
+    """Refuses bad values; fields that are missing or unknown are left to the family."""
+    if not isinstance(fields, Mapping):
+        return
+    where = "config.model.quantizer"
+    for name in ("codebook_size", "dim", "num_channels"):
+        if name in fields:
+            _check_size(f"{where}.{name}", fields[name])
+    beta = fields["beta"] if "beta" in fields else 0
+    if not _is_number(beta) or not 0 <= beta < math.inf:
+        raise UserError(f"{where}.beta is {beta!r}; give a number that is not negative")
+    if "legacy" in fields and not isinstance(fields["legacy"], bool):
+        raise UserError(f"{where}.legacy is {fields['legacy']!r}; use true or false")
+
+
+def _check_size(where: str, value: Any) -> None:
+    if not _is_whole(value):
+        raise UserError(f"{where} is {value!r}; give a whole number")
+    if value < 1:
+        raise UserError(f"{where} is {value}; 1 is the least")
+
+
+def _check_members(where: str, values: Any, allowed: Sequence[int], what: str) -> None:
+    if not _are_whole(values) or not set(values) <= set(allowed):
+        listed = ", ".join(map(str, allowed))
+        raise UserError(f"{where} is {values!r}; give some of {what}: {listed}")
+
+
+def _are_whole(values: Any) -> bool:
+    return isinstance(values, tuple) and all(map(_is_whole, values))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _frozen(value: Any) -> Any:

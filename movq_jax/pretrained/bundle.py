@@ -6,13 +6,15 @@
 - `kind`: 'tokenizer'
 - `fingerprint`: see `movq_jax.pretrained.fingerprint`
 - `model`: the config section that `build_tokenizer` takes
-- `protocol`: how the weights came to be and what they were measured to reach
+- `protocol`: how the weights came to be and what they were measured to reach; a number
+  that is infinite or NaN is null
 
 and `model.safetensors` the inference parameters (the averaged weights of a run) by
 their path in the Linen tree, joined with dots: `encoder.conv_in.kernel`.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -29,6 +31,7 @@ FORMAT_VERSION = 1
 FOLDER = "model"  # within a workdir
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+_KINDS = {"kind": str, "fingerprint": str, "model": dict, "protocol": dict}
 
 
 class Bundle(NamedTuple):
@@ -58,14 +61,15 @@ def write_bundle(
     """
     folder = epath.Path(folder)
     arrays = flatten(params)
-    model = json.loads(json.dumps(model, default=plain))
+    model = json.loads(json.dumps(model, default=plain, allow_nan=False))
     record = {
         "format_version": FORMAT_VERSION,
         "kind": kind,
         "fingerprint": fingerprint(arrays, model),
         "model": model,
-        "protocol": dict(protocol),
+        "protocol": _finite(protocol),
     }
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     fresh, stale = _beside(folder, "new"), _beside(folder, "old")
     try:
         if stale.exists() and not folder.exists():
@@ -75,7 +79,7 @@ def write_bundle(
                 left_over.rmtree()
         fresh.mkdir(parents=True)
         (fresh / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(arrays))
-        (fresh / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        (fresh / CONFIG_FILE).write_text(text)
         if folder.exists():
             folder.rename(stale)
         fresh.rename(folder)
@@ -145,10 +149,22 @@ def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.asarray(array) for name, array in flat.items()}
 
 
+def _finite(value: Any) -> Any:
+    """`value` with None for every number that JSON does not know."""
+    if hasattr(value, "items"):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if hasattr(value, "tolist"):  # arrays, and their scalars
+        return _finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _read_record(path: epath.Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        # NaN is no JSON, but bundles of the first release may have it.
+        record = json.loads(path.read_text(), parse_constant=lambda name: None)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
     wanted = ("format_version", "kind", "fingerprint", "model", "protocol")
     missing = [
@@ -161,4 +177,9 @@ def _read_record(path: epath.Path) -> dict[str, Any]:
             f"{path} has format version {record['format_version']}, this program "
             f"reads {FORMAT_VERSION}: use the version of movq_jax that wrote it"
         )
+    for key, kind in _KINDS.items():
+        if not isinstance(record[key], kind):
+            raise UserError(
+                f"{path} is no bundle's config: its {key!r} is {record[key]!r:.40}"
+            )
     return record

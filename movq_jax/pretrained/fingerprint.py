@@ -25,8 +25,14 @@ def fingerprint(arrays: Mapping[str, np.ndarray], model_config: Mapping) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces; tuples and lists are the same."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain)
+    """JSON with sorted keys and no spaces; tuples and lists are the same.
+
+    Raises:
+      ValueError: a number is infinite or NaN, which JSON does not know.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), default=plain, allow_nan=False
+    )
 
 
 def plain(value: Any) -> dict | list:

@@ -22,16 +22,22 @@ def load(path: epath.PathLike, micro_batch: int | None = None) -> "PretrainedTok
       micro_batch: see `PretrainedTokenizer.micro_batch`.
 
     Raises:
-      UserError: there is no bundle, it is damaged, or it is not a tokenizer's.
+      UserError: there is no bundle, it is damaged, or it is not a tokenizer's; or
+        `micro_batch` is no whole number from 1.
 
     Example:
       >>> tok = movq_jax.load("runs/a")
       >>> ids = tok.encode(images)
     """
+    if micro_batch is not None:
+        _check_micro_batch(micro_batch)
     bundle = read_bundle(path)
     if bundle.kind != "tokenizer":
         raise UserError(f"the model in {path} is a {bundle.kind}, not a tokenizer")
-    return PretrainedTokenizer(bundle, micro_batch=micro_batch)
+    try:
+        return PretrainedTokenizer(bundle, micro_batch=micro_batch)
+    except UserError as error:
+        raise UserError(f"the model in {path} cannot be used: {error}") from error
 
 
 class PretrainedTokenizer:
@@ -50,6 +56,8 @@ class PretrainedTokenizer:
     """
 
     def __init__(self, bundle: Bundle, *, micro_batch: int | None = None) -> None:
+        if micro_batch is None:
+            micro_batch = 1 if jax.default_backend() == "cpu" else 8
         self._module = build_tokenizer(bundle.model)
         self._variables = {"params": jax.tree.map(jnp.asarray, bundle.params)}
         self._check_shapes()
@@ -59,10 +67,6 @@ class PretrainedTokenizer:
         self.factor = self._module.factor
         self.codebook_size = self._module.codebook_size
         self.num_channels = self._module.num_channels
-        if micro_batch is None:
-            micro_batch = 1 if jax.default_backend() == "cpu" else 8
-        if micro_batch < 1:
-            raise UserError(f"micro_batch is {micro_batch}; it must be at least 1")
         self.micro_batch = micro_batch
 
     def __repr__(self) -> str:
@@ -179,6 +183,13 @@ class PretrainedTokenizer:
             raise UserError(
                 "the bundle's weights do not fit the model that its config describes"
             )
+
+
+def _check_micro_batch(micro_batch: Any) -> None:
+    if isinstance(micro_batch, bool) or not isinstance(micro_batch, (int, np.integer)):
+        raise UserError(f"micro_batch is {micro_batch!r}; give a whole number")
+    if micro_batch < 1:
+        raise UserError(f"micro_batch is {micro_batch}; it must be at least 1")
 
 
 def _shapes(params: Any) -> Any:

@@ -6,8 +6,10 @@ when it is asked for, so that listing them stays fast.
 
 TOOLS = {
     "prepare": "photographs -> a dataset to train on",
+    "describe": "how large a model is, and which batch fits into memory",
     "reconstruct": "images -> tokenizer -> images, with PSNR and SSIM of each",
     "encode": "images -> one npz of indices",
     "decode": "an npz of indices -> images",
-    "benchmark": "how fast the input pipeline is",
+    "curves": "the numbers of several runs over their steps, as a picture",
+    "benchmark": "how fast training, encoding, decoding and the input are",
 }

@@ -1,195 +1,307 @@
-"""How fast the input pipeline is.
+"""How fast training, encoding, decoding and the input pipeline are.
 
-    movq benchmark --part=input --dataset=clothing --image-size=224
+    movq benchmark --config=configs/movq_imagenet.py --dtype=bfloat16 --json=speed.json
+    movq benchmark --config=movq_f8 --part=train --batch-size=32 --breakdown
+    movq benchmark --part=input --dataset=birds --image-size=224
 
-Images a second of the whole pipeline (read, decode, crop, mirror, batch), beside what
-one core does that only decodes, by turns in one run. Other programs slow both down,
-but not the rates per core, which are by the processor time that was used.
+Reports for each part the time of a step (median, spread, 99th percentile), images a
+second, the time of compiling, the memory, and the share that it reaches of the rate of
+matrix products measured beside it, by turns, in the same run; where the device is
+known, also of its datasheet's. FLOPs are counted (`movq_jax.flops`), not the
+compiler's. Images and weights are random: how long a step takes does not depend on
+them, and no weights are fetched. `--data=real` feeds training from the dataset.
+
+`--part=input` measures the pipeline of `--dataset`, or of the config: read, decode,
+crop, mirror, batch, beside what one core does that only decodes.
 """
 
 import argparse
-import dataclasses
-import os
-import statistics
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from movq_jax.data import pipeline
-from movq_jax.data.images import decode_image
-from movq_jax.data.settings import read_settings
-from movq_jax.data.sources import open_split
+import movq_jax
+from movq_jax import families
+from movq_jax.config import load_config, split_overrides
+from movq_jax.config.schema import tokenizer_config
+from movq_jax.errors import UserError
 from movq_jax.tools import command
 
-_DECODED = 500  # different images that the decoder goes through
+MODEL_PARTS = ("train", "encode", "decode")
+PARTS = (*MODEL_PARTS, "input")
+_INPUT_BATCH = 64  # where no config says
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure what the flags ask for; print or write it.
 
     Raises:
-        UserError: flags are wrong, or the dataset is not there.
+        UserError: flags or config are wrong, or the dataset is not there.
     """
-    args = _parser().parse_args(argv)
-    record = measure_input(
-        _data_config(args),
-        batch_size=args.batch_size,
-        seconds=args.seconds,
-        rounds=args.rounds,
-    )
-    print(_table(record), file=command.human_stream(args.json))
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(words)
+    parts = _read_parts(args)
+    config = _read_config(args, parts, overrides)
+    record = {
+        "tool": "benchmark",
+        "version": movq_jax.__version__,
+        "config": args.config,
+        "overrides": overrides,
+        "batch_size": config.train.batch_size,
+        "image_size": config.data.image_size,
+    }
+    stream = command.human_stream(args.json)
+    if set(parts) & set(MODEL_PARTS):
+        record |= _measure_model(args, parts, config)
+        print("\n".join(_model_table(record)), file=stream)
+    if "input" in parts:
+        record["input"] = _measure_input(args, config)
+        print(_input_table(record["input"]), file=stream)
     command.emit_json(record, args.json)
 
 
-def measure_input(
-    data_config: dict, *, batch_size: int, seconds: float, rounds: int
-) -> dict:
-    """Measure the training pipeline, and decoding alone.
+def _measure_model(
+    args: argparse.Namespace, parts: Sequence[str], config: Any
+) -> dict[str, Any]:
+    # Only now: jax takes a second to import, and a typing mistake should be answered
+    # at once. Without the compilation cache: the time of compiling is reported.
+    import jax
 
-    Args:
-        data_config: the `data` section of a config.
-        batch_size: images a batch.
-        seconds: of each of the two in a round, at least.
-        rounds: how often they take turns.
+    from movq_jax.measuring import programs
+    from movq_jax.measuring.input import usable_cores
+    from movq_jax.measuring.model import measure_model
+    from movq_jax.measuring.timing import Limits
 
-    Returns:
-        {'config', 'cores', 'decode', 'pipeline'}; the last two with the rates of all
-        rounds, in images a second: 'wall' and 'core' (a second of processor time).
-    """
-    settings = read_settings(data_config)
-    source = open_split(settings, settings.split_train)
-    encoded = [source[i]["image"] for i in range(min(len(source), _DECODED))]
-    decoded, piped = [], []
-    for _ in range(rounds):
-        decoded.append(_rate(lambda: _decode(encoded), seconds))
-        piped.append(_pipeline_rate(data_config, batch_size, seconds))
-    return {
-        "config": {**data_config, "batch_size": batch_size},
-        "cores": _cores(),
-        "decode": _as_record(decoded),
-        "pipeline": _as_record(piped),
-    }
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rate:
-    """Images a second of wall time, and of processor time."""
-
-    wall: float
-    core: float
-
-
-def _rate(work: Callable[[], int], seconds: float) -> _Rate:
-    """Call `work`, which returns a number of images, for some time."""
-    images, start, start_core = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < seconds:
-        images += work()
-    core = time.process_time() - start_core
-    return _Rate(images / (time.perf_counter() - start), images / core)
-
-
-def _decode(encoded: Sequence[bytes]) -> int:
-    for data in encoded:
-        decode_image(data)
-    return len(encoded)
-
-
-def _pipeline_rate(data_config: dict, batch_size: int, seconds: float) -> _Rate:
-    threads = set(threading.enumerate())
-    with pipeline.train_batches(
-        data_config, seed=0, batch_size=batch_size, start=0
-    ) as batches:
-        # What was made before anyone looked at the clock does not count.
-        for _ in range(data_config["prefetch"] + 1):
-            next(batches)
-        rate = _rate(lambda: len(next(batches)["image"]), seconds)
-    # They finish the batches they are at: not in the decoder's time.
-    for thread in set(threading.enumerate()) - threads:
-        thread.join()
-    return rate
-
-
-def _as_record(rates: Sequence[_Rate]) -> dict:
-    return {
-        "wall": [rate.wall for rate in rates],
-        "core": [rate.core for rate in rates],
-    }
-
-
-def _table(record: dict) -> str:
-    """Return the rates and how they compare, for people."""
-    lines = ["images a second     median   least    most  per core"]
-    core = {}
-    for name, label in (("decode", "decode, one core"), ("pipeline", "pipeline")):
-        wall = record[name]["wall"]
-        core[name] = statistics.median(record[name]["core"])
-        lines.append(
-            f"{label:<18}{statistics.median(wall):>8,.0f}{min(wall):>8,.0f}"
-            f"{max(wall):>8,.0f}{core[name]:>10,.0f}"
-        )
-    lines.append(
-        f"decoding is {core['pipeline'] / core['decode']:.0%} of the pipeline's work; "
-        f"{record['cores']} cores, shared with whatever else runs"
+    phase = _read_phase(args.phase, programs.phases(config))
+    measured = measure_model(
+        config,
+        parts,
+        phase=phase,
+        breakdown=args.breakdown,
+        real_data=args.data == "real",
+        rounds=args.rounds,
+        limits=Limits(seconds=args.seconds, steps=args.steps),
     )
-    return "\n".join(lines)
+    return {
+        "dtype": config.model.dtype,
+        "data": args.data,
+        "phase": phase if "train" in parts else None,
+        "jax": jax.__version__,
+        "cores": usable_cores(),
+        "compilation_cache": jax.config.jax_compilation_cache_dir,
+        **measured,
+    }
+
+
+def _measure_input(args: argparse.Namespace, config: Any) -> dict[str, Any]:
+    from movq_jax.measuring.input import measure_input
+
+    return measure_input(
+        config.data.to_dict(),
+        batch_size=config.train.batch_size,
+        seconds=args.seconds,
+        rounds=args.rounds,
+    )
+
+
+def _read_parts(args: argparse.Namespace) -> list[str]:
+    """Return the parts that `--part` names, in the order of `PARTS`."""
+    if args.part is None:
+        return list(MODEL_PARTS) if args.config else ["input"]
+    named = [name.strip() for name in args.part.split(",") if name.strip()]
+    for name in named or [args.part]:
+        if name not in PARTS:
+            raise UserError(f"there is no part {name!r}{families.nearest(name, PARTS)}")
+    return [name for name in PARTS if name in named]
+
+
+def _read_config(
+    args: argparse.Namespace, parts: Sequence[str], overrides: list[str]
+) -> Any:
+    """Return the config with the flags in it; without --config one for the input."""
+    models = [name for name in parts if name in MODEL_PARTS]
+    if args.config is not None:
+        config = load_config(args.config, overrides)
+    elif models:
+        raise UserError(
+            f"--part={models[0]} needs a config: give --config=configs/movq_photos.py, "
+            "or another one"
+        )
+    elif args.dataset is None:
+        raise UserError(
+            "what is to be measured? Give --config=configs/movq_photos.py, or another "
+            "one, or --dataset for the input pipeline alone"
+        )
+    else:
+        from movq_jax.measuring.input import usable_cores
+
+        config = tokenizer_config()
+        config.data.train.resize = {"name": "none"}
+        config.data.num_threads = 2 * usable_cores()
+        config.train.batch_size = _INPUT_BATCH
+        config.unlock().lock()
+        for override in overrides:
+            raise UserError(f"{override} needs --config")
+    if args.data == "real" and "train" not in parts:
+        raise UserError("--data=real feeds the training step: add train to --part")
+    if args.breakdown and not models:
+        raise UserError("--breakdown is of a model: give --config")
+    _apply_flags(config, args)
+    return config
+
+
+def _apply_flags(config: Any, args: argparse.Namespace) -> None:
+    data = config.data
+    for key in ("dataset", "data_dir", "image_size", "num_threads", "prefetch"):
+        value = getattr(args, key)
+        if value is not None:
+            data[key] = value
+    with config.unlocked():
+        if args.crop is not None:
+            data.train.crop = {"name": args.crop}
+        if args.resize is not None:
+            data.train.resize = {"name": args.resize}
+    if args.split is not None:
+        data.split_train = args.split
+    if args.decode_once:
+        data.decode_once = True
+    if args.batch_size is not None:
+        config.train.batch_size = args.batch_size
+    if args.dtype is not None:
+        config.model.dtype = args.dtype
+
+
+def _read_phase(wanted: str | None, known: Sequence[str]) -> str:
+    if wanted is None:
+        return known[-1]
+    if wanted not in known:
+        raise UserError(
+            f"this config's training has no phase {wanted!r}"
+            f"{families.nearest(wanted, known)}"
+        )
+    return wanted
+
+
+def _model_table(record: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines for people."""
+    device, product = record["device"], record["matrix_product"]
+    yield (
+        f"{record['config']} on {device['count']} x {device['kind']}, "
+        f"{record['dtype']}, batch {record['batch_size']}, "
+        f"{record['image_size']}x{record['image_size']}, jax {record['jax']}"
+    )
+    rate = product["flops_per_second"] / 1e12
+    yield (
+        f"matrix products of {product['size']}² ({product['dtype']}): {rate:,.4g} "
+        f"TFLOP/s a device{_datasheet(device['datasheet_flops_per_second'])}"
+    )
+    known = device["datasheet_flops_per_second"] is not None
+    for title in ("parts", "breakdown"):
+        if record[title]:
+            yield ""
+            yield from _rows(record[title], known)
+    sources = {part["peak_bytes_source"] for part in record["parts"].values()}
+    yield f"memory: of a device, as told by the {' or '.join(map(str, sources))}"
+    for part in record["parts"].values():
+        if "data_wait_share" in part:
+            yield f"waited for real data: {part['data_wait_share']:.1%} of the time"
+
+
+def _datasheet(peak: float | None) -> str:
+    return "" if peak is None else f" (datasheet: {peak / 1e12:,.4g})"
+
+
+def _rows(parts: dict[str, Any], known: bool) -> Iterator[str]:
+    width = max(map(len, parts))
+    yield (
+        f"{'':{width}}    ms a step (p10 to p90, p99)     images/s   TFLOP/s  "
+        f"of product{'  of datasheet' if known else ''}  memory GB  compiled in"
+    )
+    for name, part in parts.items():
+        seconds = part["step_seconds"]
+        low, mid, high, worst = (
+            _number(1e3 * seconds[key]) for key in ("p10", "median", "p90", "p99")
+        )
+        spread = f"{mid} ({low} to {high}, {worst})"
+        datasheet = f"{part['share_of_datasheet']:>14.1%}" if known else ""
+        memory = part["peak_bytes"]
+        memory = "?" if memory is None else f"{memory / 1e9:.3g}"
+        yield (
+            f"{name:{width}}    {spread:<29}{_number(part['images_per_second']):>11}"
+            f"{_number(part['flops_per_second'] / 1e12):>10}"
+            f"{part['share_of_matrix_product']:>12.1%}{datasheet}{memory:>11}"
+            f"{part['compile_seconds']:>11.1f} s"
+        )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.ArgumentParser(prog="movq benchmark", description=__doc__)
-    parser.add_argument("--part", choices=["input"], default="input")
-    parser.add_argument("--dataset", required=True, help="a prepared dataset")
-    parser.add_argument("--split", default="train")
-    parser.add_argument(
-        "--data-dir",
-        default="",
-        metavar="DIR",
-        help="folder of datasets (default: $TFDS_DATA_DIR, ~/tensorflow_datasets)",
-    )
     size = {"type": command.positive_int, "metavar": "N"}
-    parser.add_argument("--image-size", default=256, **size)
     parser.add_argument(
-        "--crop", default="random", help="random, center or none (default: random)"
+        "--config", help="a config; --config.model.width=64 overrides a key of it"
     )
     parser.add_argument(
-        "--resize", default="none", help="none, short_side or squash (default: none)"
+        "--part",
+        metavar="PART,...",
+        help="of train, encode, decode, input (default: the first three; without "
+        "--config: input)",
     )
-    parser.add_argument("--batch-size", default=64, **size)
-    parser.add_argument("--num-threads", default=2 * _cores(), **size)
-    parser.add_argument("--prefetch", default=8, help="batches ahead", **size)
-    parser.add_argument("--decode-once", action="store_true")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
-    parser.add_argument("--rounds", default=5, **size)
+    parser.add_argument("--batch-size", help="default: the config's", **size)
+    parser.add_argument(
+        "--rounds", default=5, help="turns of each (default: %(default)s)", **size
+    )
+    parser.add_argument(
+        "--seconds",
+        type=command.positive_number,
+        default=2.0,
+        help="of each turn, one step at least (default: %(default)s)",
+    )
+    model = parser.add_argument_group("of a model")
+    model.add_argument(
+        "--phase", help="of training (default: the last that the config has)"
+    )
+    model.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="instead of the config's"
+    )
+    model.add_argument("--steps", help="of each turn, instead of --seconds", **size)
+    model.add_argument(
+        "--data", choices=["synthetic", "real"], default="synthetic", help="to train on"
+    )
+    model.add_argument(
+        "--breakdown",
+        action="store_true",
+        help="also each network of a training step by itself",
+    )
+    _add_input_flags(parser.add_argument_group("of the data, instead of the config's"))
     command.add_json_flag(parser)
     return parser
 
 
-def _data_config(args: argparse.Namespace) -> dict:
-    resize, crop = {"name": args.resize}, {"name": args.crop}
-    return {
-        "dataset": args.dataset,
-        "split_train": args.split,
-        "split_eval": args.split,
-        "data_dir": args.data_dir,
-        "image_size": args.image_size,
-        "train": {
-            "resize": resize,
-            "crop": crop,
-            "flip": True,
-            "permute_channels": False,
-        },
-        "eval": {"resize": resize, "crop": crop, "image_size": 0},
-        "num_threads": args.num_threads,
-        "prefetch": args.prefetch,
-        "decode_once": args.decode_once,
-    }
+def _add_input_flags(group: Any) -> None:
+    size = {"type": command.positive_int, "metavar": "N"}
+    group.add_argument("--dataset", help="a prepared dataset")
+    group.add_argument("--split")
+    group.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder of datasets (default: $TFDS_DATA_DIR, ~/tensorflow_datasets)",
+    )
+    group.add_argument("--image-size", **size)
+    group.add_argument("--crop", help="random, center or none")
+    group.add_argument("--resize", help="none, short_side or squash")
+    group.add_argument("--num-threads", **size)
+    group.add_argument("--prefetch", help="batches ahead", **size)
+    group.add_argument("--decode-once", action="store_true")
+
+
+def _input_table(record: dict[str, Any]) -> str:
+    from movq_jax.measuring.input import input_table
+
+    return input_table(record)
 
 
 if __name__ == "__main__":

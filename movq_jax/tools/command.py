@@ -8,7 +8,6 @@ act on, and ends in::
 """
 
 import argparse
-import difflib
 import io
 import json
 import math
@@ -20,8 +19,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from movq_jax.atomic import write_text
+from movq_jax.atomic import check_writable, write_text
 from movq_jax.errors import EXIT_DONE, MovqError, UserError
+from movq_jax.families import closest
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell counts
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -57,8 +57,8 @@ def run(main: Callable[..., Any], argv: Sequence[str] | None = None) -> int:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the nearest of `names`, or nothing."""
-    nearest = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    meant = closest(name, names)
+    return f" (did you mean {meant!r}?)" if meant else ""
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -66,7 +66,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
     `--max-side` and `--max_side` are one flag; `--input=a b` and `--input a b` mean
     the same for a flag that takes several values; flags are not abbreviated; a
-    misspelt one is answered with the nearest; what is wrong is a `UserError`.
+    misspelt one is answered with the nearest; an empty value (of a variable that is
+    not set, in a script) is refused; what is wrong is a `UserError`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -83,7 +84,9 @@ class ArgumentParser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """Parse what is known of `args`; return the rest as it was given."""
         args = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args(self._as_declared(args), namespace)
+        values, rest = super().parse_known_args(self._as_declared(args), namespace)
+        self._refuse_empty_values(values)
+        return values, rest
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError` instead of printing the usage and leaving."""
@@ -99,6 +102,13 @@ class ArgumentParser(argparse.ArgumentParser):
             name = arg.partition("=")[0]
             if name.startswith("--") and _canonical(name) not in flags:
                 self.error(f"unknown flag {name}{did_you_mean(name, flags)}")
+
+    def _refuse_empty_values(self, values: argparse.Namespace) -> None:
+        for action in self._actions:
+            value = getattr(values, action.dest, None)
+            several = value if isinstance(value, list) else [value]
+            if value != action.default and "" in several:
+                self.error(f"{'/'.join(action.option_strings)} has an empty value")
 
     def _as_declared(self, args: Sequence[str]) -> list[str]:
         """Write each flag the way it was declared."""
@@ -136,6 +146,17 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def positive_number(text: str) -> float:
+    """Read a flag's value that must be a number above zero."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return number
+
+
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--json` (print the record) and `--json=FILE` (write it) to `parser`."""
     parser.add_argument(
@@ -143,8 +164,15 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         nargs="?",
         const=STDOUT,
+        type=_json_place,
         help="print the record as JSON, or write it to FILE",
     )
+
+
+def _json_place(text: str) -> str:
+    if text not in ("", STDOUT):
+        check_writable(text)
+    return text
 
 
 def human_stream(where: str | None) -> io.TextIOBase:

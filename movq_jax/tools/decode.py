@@ -3,11 +3,12 @@
     movq decode --model=runs/a --input=codes.npz --output=out/
 
 writes `<name>.png` for each image, the same bits as `movq reconstruct`. The model must
-be the one that made the indices.
+be the one that made the indices. An image for which there is not enough memory is named
+and left out, and the exit code is 4.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,21 @@ from movq_jax.data.padding import crop_back
 from movq_jax.errors import UserError
 from movq_jax.progress import Progress
 from movq_jax.tools import command
-from movq_jax.tools.feeding import load_tokenizer, same_size_batches
-from movq_jax.tools.files import output_folder, refuse_overwriting, write_png
+from movq_jax.tools.feeding import (
+    Refusals,
+    is_out_of_memory,
+    load_tokenizer,
+    same_size_batches,
+    too_large,
+)
+from movq_jax.tools.files import (
+    check_places,
+    output_folder,
+    refuse_overwriting,
+    write_png,
+)
+
+_ADVICE = "use another device, or encode it smaller or with a lower --micro-batch"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,33 +43,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         UserError: a flag or a path is wrong, the file is damaged, or its indices
             are not the model's.
+        InputsRefused: memory did not suffice for some images; the others are done.
     """
     args = _parser().parse_args(argv)
     source, output = Path(args.input), output_folder(args.output)
     codes = read_codes(source)
-    refuse_overwriting(output / f"{name}.png" for name in codes.names)
+    outputs = [output / f"{name}.png" for name in codes.names]
+    refuse_overwriting(outputs)
+    check_places(outputs)
     # The same number of images a call as in encoding: the same bits.
     tok = load_tokenizer(args.model, codes.micro_batch)
     check_model(tok, args.model, codes, source)
 
+    refusals = Refusals(total=len(codes.names))
     with Progress(len(codes.names), "images") as progress:
-        for index, image in decode(tok, codes):
-            write_png(output / f"{codes.names[index]}.png", image)
+        refuse = refusals.of([f"{source}: {name}" for name in codes.names], progress)
+        for index, image in decode(tok, codes, refuse=refuse):
+            write_png(outputs[index], image)
             progress.advance()
+    written = len(outputs) - len(refusals.reasons)
     record = {
         "tool": "decode",
         "version": movq_jax.__version__,
         "model": {"path": args.model, "fingerprint": tok.fingerprint},
         "input": args.input,
         "output": args.output,
-        "num_images": len(codes.names),
+        "num_images": written,
         "micro_batch": codes.micro_batch,
+        "refused": refusals.as_records(),
     }
     command.emit_json(record, args.json)
     print(
-        f"wrote {len(codes.names)} images to {output}",
+        f"wrote {written} images to {output}",
         file=command.human_stream(args.json),
     )
+    refusals.raise_if_any()
 
 
 def check_model(tok: Any, path: str, codes: Codes, source: Path) -> None:
@@ -94,12 +116,15 @@ def check_model(tok: Any, path: str, codes: Codes, source: Path) -> None:
         )
 
 
-def decode(tok: Any, codes: Codes) -> Iterator[tuple[int, np.ndarray]]:
+def decode(
+    tok: Any, codes: Codes, *, refuse: Callable[[int, str], None]
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, uint8 [H, W, 3]), a batch of one size at a time.
 
     Args:
         tok: what `movq_jax.load` returns.
         codes: of this model.
+        refuse: takes the number of an image that memory does not suffice for, and why.
 
     Yields:
         The number of the image in `codes`, and the image at its original size.
@@ -113,7 +138,14 @@ def decode(tok: Any, codes: Codes) -> Iterator[tuple[int, np.ndarray]]:
         range(len(codes.ids)), size=padded_size, batch_size=tok.micro_batch
     )
     for batch in batches:
-        images = tok.decode(np.stack([codes.ids[index] for index in batch]))
+        try:
+            images = tok.decode(np.stack([codes.ids[index] for index in batch]))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            for index in batch:
+                refuse(index, too_large(codes.sizes[index], tok.micro_batch, _ADVICE))
+            continue
         for index, image in zip(batch, images, strict=True):
             yield index, crop_back(image, *codes.sizes[index])
 

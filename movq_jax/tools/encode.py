@@ -8,14 +8,14 @@ used is named and left out, and the exit code is 4.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import movq_jax
-from movq_jax.atomic import replacing
+from movq_jax.atomic import check_writable, replacing
 from movq_jax.data.codes import Codes, write_codes
 from movq_jax.errors import UserError
 from movq_jax.progress import Progress
@@ -23,8 +23,8 @@ from movq_jax.tools import command, feeding
 from movq_jax.tools.feeding import (
     Refusals,
     load_tokenizer,
-    padded_batches,
     read_images,
+    run_batches,
 )
 from movq_jax.tools.files import find_files
 
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(args.output)
     if output.suffix != ".npz" or output.is_dir():
         raise UserError(f"--output={output} must name a file that ends in .npz")
+    check_writable(output)
     files = find_files(args.input, output=output)
     tok = load_tokenizer(args.model, args.micro_batch)
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         images = read_images(
             files, max_side=args.max_side, refusals=refusals, progress=progress
         )
-        for index, size, image_ids in encode(tok, images):
+        refuse = refusals.of([file.path for file in files], progress)
+        for index, size, image_ids in encode(tok, images, refuse=refuse):
             ids[index], sizes[index] = image_ids, size
             progress.advance()
 
@@ -72,20 +74,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def encode(
-    tok: Any, images: Iterator[tuple[int, np.ndarray]]
+    tok: Any,
+    images: Iterator[tuple[int, np.ndarray]],
+    *,
+    refuse: Callable[[int, str], None],
 ) -> Iterator[tuple[int, tuple[int, int], np.ndarray]]:
     """Yield (number, (height, width), ids [h, w, M]), a batch of one size at a time.
 
     Args:
         tok: what `movq_jax.load` returns.
         images: pairs of a number and uint8 [H, W, 3] of any size.
+        refuse: takes the number of an image that memory does not suffice for, and why.
 
     Yields:
         The number, the image's size before padding, and its indices.
     """
-    for batch, padded in padded_batches(tok, images):
-        for (index, image), ids in zip(batch, tok.encode(padded), strict=True):
-            yield index, image.shape[:2], ids
+    for index, image, ids in run_batches(tok, images, tok.encode, refuse=refuse):
+        yield index, image.shape[:2], ids
 
 
 def _report(args: Any, codes: Codes, refusals: Refusals) -> None:

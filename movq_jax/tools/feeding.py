@@ -3,11 +3,13 @@
 import argparse
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 import movq_jax
+from movq_jax.data.codes import MAX_MICRO_BATCH
 from movq_jax.data.images import decode_image
 from movq_jax.data.padding import pad_to_multiple, padded_size
 from movq_jax.errors import InputsRefused, UserError
@@ -27,6 +29,22 @@ class Refusals:
 
     total: int
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def add(self, file: object, reason: str, progress: Progress) -> None:
+        """Note that `file` is refused, say why on stderr, and count it as finished."""
+        self.reasons[str(file)] = reason
+        progress.note(f"refused: {reason}")
+        progress.advance()
+
+    def of(
+        self, files: Sequence[object], progress: Progress
+    ) -> Callable[[int, str], None]:
+        """Return a function that adds one of `files` by its number, with a reason."""
+
+        def refuse(index: int, reason: str) -> None:
+            self.add(files[index], f"{files[index]}: {reason}", progress)
+
+        return refuse
 
     def raise_if_any(self) -> None:
         """Raise `InputsRefused` when a file was refused; each was named before."""
@@ -62,8 +80,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--micro-batch",
-        type=command.positive_int,
-        help="images a compiled call (default: the model's choice for this device)",
+        type=_micro_batch,
+        help=f"images a compiled call, at most {MAX_MICRO_BATCH} "
+        "(default: the model's choice for this device)",
     )
 
 
@@ -88,19 +107,71 @@ def read_images(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (position in `files`, uint8 [H, W, 3]) of each image that can be read.
 
-    A file that is no image, or has a side above `max_side`, is named on stderr,
-    noted in `refusals` and left out.
+    A file that is no image, is a pipe or a device (which are not opened), or has a
+    side above `max_side`, is named on stderr, noted in `refusals` and left out.
     """
     for index, file in enumerate(files):
         try:
+            _check_kind(file.path)
             image = decode_image(file.path)
             _check_side(file, image, max_side)
-        except UserError as error:
-            refusals.reasons[str(file.path)] = str(error)
-            progress.note(f"refused: {error}")
-            progress.advance()
+        except (UserError, MemoryError) as error:
+            reason = str(error)
+            if isinstance(error, MemoryError):
+                reason = f"there is not enough memory to decode {file.path}"
+            refusals.add(file.path, reason, progress)
             continue
         yield index, image
+
+
+def run_batches(
+    tok: Any,
+    images: Iterable[tuple[int, np.ndarray]],
+    function: Callable[[np.ndarray], np.ndarray],
+    *,
+    refuse: Callable[[int, str], None],
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (number, image, its part of `function`'s result), a batch after the other.
+
+    Args:
+        tok: what `movq_jax.load` returns.
+        images: pairs of a number and uint8 [H, W, 3] of any size.
+        function: called with uint8 [B, H', W', 3], the images of a batch, padded.
+        refuse: called with the number and a reason for each image of a batch for
+            which there is not enough memory; the next batch is tried all the same.
+    """
+    for batch, padded in padded_batches(tok, images):
+        try:
+            results = function(padded)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            for index, image in batch:
+                refuse(index, too_large(image.shape[:2], tok.micro_batch))
+            continue
+        for (index, image), result in zip(batch, results, strict=True):
+            yield index, image, result
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the host, or jax's device, had no memory left."""
+    # jax's error is a RuntimeError whose message begins with XLA's name of the kind.
+    named = isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    return named or isinstance(error, MemoryError)
+
+
+def too_large(size: tuple[int, int], micro_batch: int, advice: str = "") -> str:
+    """Return why an image of (height, width) is refused, and what to do about it."""
+    height, width = size
+    lower = " lower --micro-batch," if micro_batch > 1 else ""
+    advice = advice or (
+        f"make it smaller,{lower} or use another device "
+        f"(--max-side={max(size) - 1} refuses such images at once)"
+    )
+    return (
+        f"it is {width} x {height}, and there is not enough memory for {micro_batch} "
+        f"of that size at once: {advice}"
+    )
 
 
 def padded_batches(
@@ -157,11 +228,24 @@ def same_size_batches(
     yield from waiting.values()
 
 
+def _micro_batch(text: str) -> int:
+    number = command.positive_int(text)
+    if number > MAX_MICRO_BATCH:
+        raise argparse.ArgumentTypeError(f"{text} is above {MAX_MICRO_BATCH}")
+    return number
+
+
+def _check_kind(path: Path) -> None:
+    # What is not there, decode_image tells.
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file but a folder, a pipe or a device")
+
+
 def _check_side(file: InputFile, image: np.ndarray, max_side: int) -> None:
     height, width = image.shape[:2]
     if max(height, width) > max_side:
         raise UserError(
             f"{file.path} is {width} x {height}, above --max-side={max_side}: make it "
-            f"smaller, or raise --max-side (the memory for attention grows with the "
+            f"smaller, or raise --max-side (the time for attention grows with the "
             f"square of the area)"
         )

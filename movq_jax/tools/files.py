@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
-from movq_jax.atomic import replacing
+from movq_jax.atomic import check_writable, replacing
+from movq_jax.data.images import IMAGE_SUFFIXES
 from movq_jax.errors import UserError
 
 SOFTWARE = "movq_jax"  # the mark in the PNG files of this program
@@ -40,6 +42,9 @@ def write_png(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
 def find_files(inputs: Sequence[str], *, output: Path) -> list[InputFile]:
     """Return the files that `inputs` name, in a fixed order, each of them once.
 
+    Of a folder those are passed over, and counted on stderr, whose suffix is not that
+    of an image; a file without a suffix, or named by itself, is not.
+
     Args:
         inputs: files, folders (with their sub-folders, without hidden files) and
             patterns such as `photos/*.jpg`.
@@ -48,20 +53,36 @@ def find_files(inputs: Sequence[str], *, output: Path) -> list[InputFile]:
             first.
 
     Raises:
-        UserError: a path does not exist, there is no file at all, or `output` is
+        UserError: a path does not exist, there is no file to read, or `output` is
             itself one of the inputs.
     """
     output = output.resolve()
     found: dict[Path, PurePosixPath] = {}
+    others: set[Path] = set()
     for root in (path for text in inputs for path in _expand(text)):
         if root.resolve() == output:
             raise UserError(f"--output is the input {root}: choose another place")
         for path, relative in _walk(root, leave_out=output):
-            found.setdefault(path, relative)
+            if path == root or path.suffix.lower() in {"", *IMAGE_SUFFIXES}:
+                found.setdefault(path, relative)
+            else:
+                others.add(path)
+    others -= found.keys()
+    skipped = _count(others) if others else ""
     if not found:
-        raise UserError(f"no files in {', '.join(inputs)}")
+        rest = f", only {skipped}" if others else ""
+        raise UserError(f"no files in {', '.join(inputs)}{rest}")
+    if others:
+        print(f"passed over: {skipped}", file=sys.stderr)
     names = _unique_names(list(found.values()))
     return [InputFile(path, name) for path, name in zip(found, names, strict=True)]
+
+
+def _count(others: Iterable[Path]) -> str:
+    kinds = sorted({path.suffix.lower() for path in others})
+    number = len(set(others))
+    files = "1 file that is no image" if number == 1 else f"{number} files, no images"
+    return f"{files} by name ({', '.join(kinds)})"
 
 
 def output_folder(text: str) -> Path:
@@ -87,10 +108,21 @@ def refuse_overwriting(
             raise UserError(
                 f"{output} would overwrite an input: choose another --output"
             )
-        if output.exists() and not _is_ours(output):
+        # Of a pipe or a device nothing is read: that might never end.
+        if output.exists() and not (output.is_file() and _is_ours(output)):
             raise UserError(
                 f"{output} exists and is not a result of movq: choose another --output"
             )
+
+
+def check_places(outputs: Iterable[Path]) -> None:
+    """Find out, before long work, whether files could be written there.
+
+    Raises:
+      UserError: one of the folders cannot be written to.
+    """
+    for path in {output.parent: output for output in outputs}.values():
+        check_writable(path)
 
 
 def _is_ours(path: Path) -> bool:

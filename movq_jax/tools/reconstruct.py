@@ -10,7 +10,7 @@ and cut back. A file that cannot be used is named and left out, and the exit cod
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ from movq_jax.tools import command, feeding
 from movq_jax.tools.feeding import (
     Refusals,
     load_tokenizer,
-    padded_batches,
     read_images,
+    run_batches,
+    too_large,
 )
 from movq_jax.tools.files import (
     InputFile,
+    check_places,
     find_files,
     output_folder,
     refuse_overwriting,
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = output_folder(args.output)
     files = find_files(args.input, output=output)
     refuse_overwriting(_outputs(output, files), inputs=files)
+    check_places([*_outputs(output, files), output / "metrics.json"])
     tok = load_tokenizer(args.model, args.micro_batch)
 
     refusals = Refusals(total=len(files))
@@ -59,9 +62,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         images = read_images(
             files, max_side=args.max_side, refusals=refusals, progress=progress
         )
-        for index, original, result in reconstruct(tok, images):
-            row = rows[index] = measure(files[index].name, original, result)
-            save_pair(output, row, original, result)
+        refuse = refusals.of([file.path for file in files], progress)
+        for index, original, result in reconstruct(tok, images, refuse=refuse):
+            try:
+                row = measure(files[index].name, original, result)
+                save_pair(output, row, original, result)
+            except MemoryError:
+                refuse(index, too_large(original.shape[:2], micro_batch=1))
+                continue
+            rows[index] = row
             overview.add(index, row, original, result)
             progress.advance()
 
@@ -77,21 +86,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def reconstruct(
-    tok: Any, images: Iterator[tuple[int, np.ndarray]]
+    tok: Any,
+    images: Iterator[tuple[int, np.ndarray]],
+    *,
+    refuse: Callable[[int, str], None],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield (number, original, reconstruction), a batch of one size at a time.
 
     Args:
         tok: what `movq_jax.load` returns.
         images: pairs of a number and uint8 [H, W, 3] of any size.
+        refuse: takes the number of an image that memory does not suffice for, and why.
 
     Yields:
         The number, the original and its reconstruction, uint8 [H, W, 3] both.
     """
-    for batch, padded in padded_batches(tok, images):
-        results = tok.decode(tok.encode(padded))
-        for (index, original), result in zip(batch, results, strict=True):
-            yield index, original, crop_back(result, *original.shape[:2])
+
+    def there_and_back(padded: np.ndarray) -> np.ndarray:
+        return tok.decode(tok.encode(padded))
+
+    results = run_batches(tok, images, there_and_back, refuse=refuse)
+    for index, original, result in results:
+        yield index, original, crop_back(result, *original.shape[:2])
 
 
 def save_pair(output: Path, row: Row, original: np.ndarray, result: np.ndarray) -> None:

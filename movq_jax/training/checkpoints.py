@@ -6,6 +6,7 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
     BestN,
@@ -14,6 +15,8 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from movq_jax.errors import UserError
 from movq_jax.training.state import TrainState
+
+DAMAGED = "damaged_checkpoint_"  # and the step: beside `checkpoints`
 
 
 class Checkpoints:
@@ -30,6 +33,8 @@ class Checkpoints:
         self._read_only = read_only
         self._manager = ocp.CheckpointManager(
             self._folder,
+            # Named, so that a checkpoint's shapes can be asked before it is read.
+            item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy(
                     [
@@ -70,42 +75,78 @@ class Checkpoints:
     def restore_latest(self, abstract: TrainState) -> TrainState | None:
         """The newest complete and readable state, or None where there is none yet.
 
-        A damaged checkpoint is reported, moved out of the way, and the one before it
-        is tried: the run will come to that step again and save it anew.
+        A damaged checkpoint is reported, and the one before it is tried; if that can
+        be read, the damaged ones are moved out of the way: the run will come to those
+        steps again and save them anew.
 
         Args:
           abstract: shapes, dtypes and shardings, as `jax.ShapeDtypeStruct`s.
 
         Raises:
-          UserError: there are checkpoints, and none of them can be read.
+          UserError: there are checkpoints, and none of them can be read, or they hold
+            another state.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        for number, step in enumerate(steps):
+            self._refuse_other_state(step, abstract)
             try:
-                return self._manager.restore(
+                state = self._manager.restore(
                     step, args=ocp.args.StandardRestore(abstract)
                 )
             except Exception as error:  # Orbax raises a dozen kinds for damaged files
-                reason = (
-                    str(error).strip().splitlines()[0] if str(error) else repr(error)
-                )
-                logging.warning(
-                    "checkpoint %d in %s is damaged: %s", step, self._folder, reason
-                )
-                self._set_aside(step)
-        if steps:
+                self._warn(step, error)
+                continue
+            self._set_aside(steps[:number])
+            return state
+        damaged = steps or sorted(
+            int(path.name.removeprefix(DAMAGED))
+            for path in self._folder.parent.glob(f"{DAMAGED}*")
+            if path.name.removeprefix(DAMAGED).isdecimal()
+        )
+        if damaged:
             raise UserError(
-                f"none of the checkpoints {steps} in {self._folder} can be read; "
+                f"none of the checkpoints {damaged} in {self._folder} can be read; "
                 "choose another --workdir to start anew"
             )
         return None
 
-    def _set_aside(self, step: int) -> None:
-        if self._read_only:
+    def _refuse_other_state(self, step: int, abstract: TrainState) -> None:
+        """Raises UserError if a whole checkpoint holds arrays of other names or shapes.
+
+        That is no damage: it must not be moved away as if it were.
+        """
+        try:
+            there = _layout(self._manager.item_metadata(step).tree)
+        except Exception:  # damaged: the same dozen kinds
             return
-        aside = self._folder.parent / f"damaged_checkpoint_{step}"
-        if not aside.exists():
-            (self._folder / str(step)).rename(aside)
+        wanted = _layout(abstract)
+        if there != wanted:
+            differing = sorted(there.items() ^ wanted.items())
+            raise UserError(
+                f"checkpoint {step} in {self._folder} holds another state than this "
+                f"config trains ({differing[0][0]} differs, and {len(differing) - 1} "
+                "more): go on with the version of movq_jax that wrote it, or choose "
+                "another --workdir"
+            )
+
+    def _warn(self, step: int, error: Exception) -> None:
+        reason = str(error).strip().splitlines()[0] if str(error) else repr(error)
+        logging.warning(
+            "checkpoint %d in %s is damaged: %s", step, self._folder, reason
+        )
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints out of the way, by the first process alone."""
+        if self._read_only or not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                aside = self._folder.parent / f"{DAMAGED}{step}"
+                while aside.exists():  # that step was damaged before
+                    aside = aside.with_name(f"{aside.name}_again")
+                (self._folder / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self._manager.reload()
 
 
@@ -114,3 +155,12 @@ def abstract_state(state: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
     )
+
+
+def _layout(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array, by its path in a state or in Orbax' metadata of one."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in leaves
+    }

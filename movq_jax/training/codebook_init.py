@@ -6,6 +6,7 @@ dependent codebook reestimation" (Łańcucki et al., arXiv 2005.08520).
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
 from movq_jax.training.randomness import named_key
 
 
+@partial(jax.jit, static_argnames=("num_codes", "iterations"))
 def kmeans(
     key: jax.Array, features: jax.Array, num_codes: int, *, iterations: int
 ) -> jax.Array:
@@ -48,6 +50,7 @@ def estimate_by_kmeans(
     config: ConfigDict,
     params: Any,
     batches: Iterable[dict[str, jax.Array]],
+    step: int,
     *,
     steps: tuple[int, ...] = (0,),
     features_per_code: int = 10,
@@ -56,6 +59,7 @@ def estimate_by_kmeans(
     """The codebook that k-means finds in the features of as many batches as it takes.
 
     Args:
+      step: the number of the coming step; each begins from other random features.
       steps: the training steps before which this happens; read by the task.
       features_per_code: features to gather, in units of K. One batch has too few to
         tell apart a thousand codes.
@@ -65,20 +69,20 @@ def estimate_by_kmeans(
       codebook [K, D] float32.
     """
     tokenizer = build_tokenizer(config.model)
-    features_of = jax.jit(_make_features(tokenizer))
+    features_of = _make_features(tokenizer)
     needed = features_per_code * tokenizer.codebook_size
     parts = []
     for batch in batches:
         parts.append(features_of(params, batch["image"]))
         if sum(part.shape[0] for part in parts) >= needed:
             break
-    run = jax.jit(kmeans, static_argnames=("num_codes", "iterations"))
-    key = named_key(config.seed, "kmeans")
-    return run(
+    key = named_key(config.seed, "kmeans", step)
+    return kmeans(
         key, jnp.concatenate(parts), tokenizer.codebook_size, iterations=iterations
     )
 
 
+@cache  # it is compiled once, not at each of the steps
 def _make_features(tokenizer: Tokenizer) -> Callable:
     """(params, uint8 images) -> [N, D] float32, what the quantizer searches with."""
 
@@ -88,14 +92,16 @@ def _make_features(tokenizer: Tokenizer) -> Callable:
         )
         return tokenizer.make_quantizer(parent=None).split(z)
 
-    return features
+    return jax.jit(features)
 
 
 ESTIMATORS = {"kmeans": estimate_by_kmeans}
 
 
-def from_data(config: ConfigDict, params: Any, batches: Iterable) -> jax.Array:
-    """The codebook [K, D] that `config.train.codebook_init` asks for."""
+def from_data(
+    config: ConfigDict, params: Any, batches: Iterable, step: int
+) -> jax.Array:
+    """The codebook [K, D] that `config.train.codebook_init` asks for at `step`."""
     return families.make(
         ESTIMATORS,
         config.train.codebook_init,
@@ -103,6 +109,7 @@ def from_data(config: ConfigDict, params: Any, batches: Iterable) -> jax.Array:
         config,
         params,
         batches,
+        step,
     )
 
 

@@ -1,18 +1,17 @@
 """The training loop, the same for every stage.
 
-A stage is a module with `check`, `init_state`, `phase`, `make_train_step`,
-`make_eval_step`, `preview`, `fits_to_data` and `fit_to_data`, `save_bundle` and
-`BEST_METRIC`; the loop knows nothing else about it.
+A stage is a module with `check`, `init_state`, `load_frozen`, `phase`,
+`make_train_step`, `make_eval_step`, `preview`, `fits_to_data` and `fit_to_data`,
+`save_bundle` and `BEST_METRIC`; the loop knows nothing else about it.
 """
 
-import functools
+import contextlib
 from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
-from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -22,21 +21,31 @@ from movq_jax.errors import NonFiniteError, Preempted, UserError
 from movq_jax.training import metrics as metrics_lib
 from movq_jax.training import sharding, tokenizer_task
 from movq_jax.training import workdir as workdirs
-from movq_jax.training.checkpoints import Checkpoints, abstract_state
-from movq_jax.training.console import Console, Stopwatch
-from movq_jax.training.log_writers import LogWriters
-from movq_jax.training.optimizers import make_schedule
+from movq_jax.training.alarms import Alarms
+from movq_jax.training.checkpoints import Checkpoints
+from movq_jax.training.console import Stopwatch
+from movq_jax.training.log_writers import LogWriters, read_log
 from movq_jax.training.preemption import StopNotice
 from movq_jax.training.state import TrainState
+from movq_jax.training.trainer import Trainer
 
 
-def train(config: ConfigDict, workdir: str, *, devices=None) -> dict[str, float]:
+def train(
+    config: ConfigDict,
+    workdir: str,
+    *,
+    task=tokenizer_task,
+    devices=None,
+    profile: range | None = None,
+) -> dict[str, float]:
     """Trains from scratch, or from where the run in `workdir` stopped.
 
     Args:
       config: see `movq_jax.config.schema`.
       workdir: folder of the run; made if it is not there.
+      task: the stage.
       devices: to train on; all by default.
+      profile: steps to write a trace of, see `movq_jax.training.profiler`.
 
     Returns:
       the metrics of the last evaluation.
@@ -46,141 +55,46 @@ def train(config: ConfigDict, workdir: str, *, devices=None) -> dict[str, float]
       NonFiniteError: too many bad steps in a row.
       Preempted: asked to stop; the state is saved.
     """
-    return Trainer(config, workdir, devices=devices).run()
+    workdirs.check_place(workdir)
+    trainer = Trainer(config, workdir, task=task, devices=devices, profile=profile)
+    trainer.check_and_load()
+    with trainer.console, workdirs.locked(workdir):
+        workdirs.claim(workdir, config)
+        with trainer.open_checkpoints() as checkpoints:
+            state = checkpoints.restore_latest(trainer.abstract)
+            if state is None:
+                state = trainer.fresh_state()
+            else:
+                trainer.console.say(f"resuming at step {int(state.step)}")
+            with (
+                LogWriters(workdir, resumed_at=int(state.step)) as writers,
+                StopNotice() as notice,
+                trainer.profiler,
+            ):
+                return Run(trainer, checkpoints, writers, notice).steps(state)
 
 
-def evaluate(config: ConfigDict, workdir: str, *, devices=None) -> dict[str, float]:
+def evaluate(
+    config: ConfigDict, workdir: str, *, task=tokenizer_task, devices=None
+) -> dict[str, float]:
     """Evaluates the averaged weights of the newest checkpoint of a run.
 
+    Only the model has to be that of the run; data and losses are those of `config`.
     Returns and prints the metrics; writes nothing.
 
     Raises:
       UserError: there is no run, no checkpoint, or the model is another.
     """
-    workdirs.check_same_model(workdir, config)
-    trainer = Trainer(config, workdir, devices=devices)
+    workdirs.check_place(workdir)
+    stored = workdirs.config_to_evaluate(workdir, config)
+    trainer = Trainer(config, workdir, task=task, devices=devices)
     with trainer.open_checkpoints(read_only=True) as checkpoints:
-        state = checkpoints.restore_latest(trainer.abstract)
+        state = checkpoints.restore_latest(trainer.abstract_of(stored))
     if state is None:
         raise UserError(f"the run in {workdir} has no checkpoint yet")
     values = trainer.evaluate(state)
     trainer.console.report(int(state.step), values)
     return values
-
-
-class Trainer:
-    """One run on one mesh: what does not change from step to step."""
-
-    def __init__(
-        self, config: ConfigDict, workdir: str, *, task=tokenizer_task, devices=None
-    ) -> None:
-        self.config = config
-        self.workdir = epath.Path(workdir)
-        self.task = task
-        self.mesh = sharding.make_mesh(devices)
-        for part in ("train", "eval"):
-            sharding.check_batch_size(
-                config[part].batch_size, self.mesh, f"config.{part}.batch_size"
-            )
-        for key in ("num_steps", "max_bad_steps"):
-            if config.train[key] < 1:
-                raise UserError(
-                    f"config.train.{key} is {config.train[key]}; 1 is the least"
-                )
-        task.check(config)
-        self.console = Console(config.train.num_steps)
-        self.replicated = sharding.replicated(self.mesh)
-        self.init = functools.partial(task.init_state, config)
-        self.abstract = abstract_state(jax.eval_shape(self.init), self.replicated)
-        self.train_steps = {}
-        self.eval_step = jax.jit(task.make_eval_step(config))
-        self.preview = task.preview(config)
-        self.learning_rate = make_schedule(config.optim, "gen")
-
-    def run(self) -> dict[str, float]:
-        """Trains until the last step, a notice, or too many bad steps."""
-        workdirs.claim(self.workdir, self.config)
-        with self.open_checkpoints() as checkpoints:
-            state = checkpoints.restore_latest(self.abstract)
-            if state is None:
-                state = self.fresh_state()
-            else:
-                self.console.say(f"resuming at step {int(state.step)}")
-            with (
-                LogWriters(self.workdir, resumed_at=int(state.step)) as writers,
-                StopNotice() as notice,
-            ):
-                return Run(self, checkpoints, writers, notice).steps(state)
-
-    def open_checkpoints(self, *, read_only: bool = False) -> Checkpoints:
-        """The run's checkpoints."""
-        return Checkpoints(
-            self.workdir,
-            best_metric=self.task.BEST_METRIC,
-            keep=self.config.checkpoint.keep,
-            read_only=read_only,
-        )
-
-    def fresh_state(self) -> TrainState:
-        """The state before the first step, on the mesh."""
-        state = jax.jit(self.init, out_shardings=self.replicated)()
-        overview = parameter_overview.get_parameter_overview(state.gen_params)
-        logging.info("generator:\n%s", overview)
-        count = sum(x.size for x in jax.tree.leaves(state.gen_params))
-        self.console.say(f"{count:,} parameters on {self.mesh.size} device(s)")
-        return state
-
-    def fit_to_data(self, state: TrainState, step: int) -> TrainState:
-        """What of the state is computed from many batches at once, before `step`."""
-        with self.train_batches(step) as batches:
-            sharded = (sharding.shard_local_batch(b, self.mesh) for b in batches)
-            return self.task.fit_to_data(self.config, state, sharded)
-
-    def train_step(self, phase: str):
-        """The jitted step of a phase; the state's memory is reused."""
-        if phase not in self.train_steps:
-            self.train_steps[phase] = jax.jit(
-                self.task.make_train_step(self.config, phase),
-                donate_argnums=0,
-                out_shardings=(self.replicated, self.replicated),
-            )
-        return self.train_steps[phase]
-
-    def train_batches(self, start: int) -> pipeline.Batches:
-        """This host's slices of the training batches from number `start` on."""
-        return pipeline.train_batches(
-            self.config.data,
-            seed=self.config.seed,
-            batch_size=self.config.train.batch_size,
-            start=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-
-    def eval_batches(self, num_examples: int) -> Iterator[dict[str, jax.Array]]:
-        """The first `num_examples` (0: all) of the evaluation split, sharded."""
-        with pipeline.eval_batches(
-            self.config.data,
-            batch_size=self.config.eval.batch_size,
-            num_examples=num_examples or None,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ) as batches:
-            for batch in batches:
-                yield sharding.shard_local_batch(batch, self.mesh)
-
-    def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Metrics of the averaged weights on the evaluation split."""
-        parts = [
-            jax.device_get(self.eval_step(state, batch))
-            for batch in self.eval_batches(self.config.eval.num_examples)
-        ]
-        if not parts:
-            raise UserError(
-                f"the split {self.config.data.split_eval!r} of "
-                f"{self.config.data.dataset!r} is empty: nothing to evaluate on"
-            )
-        return metrics_lib.compute(metrics_lib.merge(parts), "val")
 
 
 class Run:
@@ -198,8 +112,10 @@ class Run:
         self.checkpoints = checkpoints
         self.writers = writers
         self.notice = notice
+        self.alarms = Alarms(trainer.config)
         self.stopwatch = Stopwatch()
-        self.window: list[metrics_lib.Metrics] = []  # since the last log line
+        self.window = metrics_lib.Window()  # since the last log line
+        self.compiled: set[str] = set()  # phases
         self.values: dict[str, float] = {}  # of the last evaluation
 
     def steps(self, state: TrainState) -> dict[str, float]:
@@ -207,66 +123,130 @@ class Run:
         trainer, last = self.trainer, self.config.train.num_steps
         step = int(state.step)
         pending = None  # what the step before says of bad steps, fetched one late
+        self.catch_up(state, step)
         with trainer.train_batches(step) as batches:
             while step < last:
                 if trainer.task.fits_to_data(self.config, step):
-                    state = trainer.fit_to_data(state, step)
+                    with self.aside(state):
+                        state = trainer.fit_to_data(state, step)
                 with self.stopwatch.waiting():
                     batch = sharding.shard_local_batch(next(batches), trainer.mesh)
-                phase = trainer.task.phase(self.config, step)
-                state, metrics = trainer.train_step(phase)(state, batch)
+                state, metrics = self.take_step(state, batch, step)
                 step += 1
                 self.window.append(metrics)
                 self.give_up_if_bad(pending, step - 1)
                 pending = jnp.copy(state.skipped_in_row)
                 self.between_steps(state, step)
-                if self.notice.reached(step) and step < last:
-                    self.save_and_leave(state, step)
         self.give_up_if_bad(pending, step)
         return self.finish(state, step)
 
+    def take_step(
+        self, state: TrainState, batch: dict[str, jax.Array], step: int
+    ) -> tuple[TrainState, metrics_lib.Metrics]:
+        """The training step `step`, counted from 0, which is the next one's number."""
+        trainer, profiler, number = self.trainer, self.trainer.profiler, step + 1
+        phase = trainer.task.phase(self.config, step)
+        if profiler.start_due(number):
+            with self.aside(state):
+                profiler.start()
+        with profiler.step(number):
+            result = trainer.train_step(phase)(state, batch, trainer.frozen)
+        if phase in self.compiled:
+            self.stopwatch.count()
+        else:
+            # It took as long as its compilation; and steps of another phase say
+            # nothing of the speed from now on.
+            self.compiled.add(phase)
+            jax.block_until_ready(result)
+            self.stopwatch.restart()
+        if profiler.stop_due(number):
+            with self.aside(result):
+                trainer.console.say(profiler.stop(result))
+        return result
+
+    @contextlib.contextmanager
+    def aside(self, running: Any) -> Iterator[None]:
+        """Around what is no training and must not slow its measured pace."""
+        jax.block_until_ready(running)  # what was begun before still counts
+        with self.stopwatch.paused():
+            yield
+
+    def catch_up(self, state: TrainState, step: int) -> None:
+        """On resuming: alarms as they stood, and the evaluation that a notice left out.
+
+        The checkpoint of that step was saved without metrics, so it cannot become the
+        best one.
+        """
+        if step == 0:
+            return
+        missed = self.trainer.profiler.missed(step)
+        if missed:
+            self.trainer.console.say(missed)
+        names = set()
+        for record in read_log(self.trainer.workdir, step):
+            self.alarms.check(record["step"], record)
+            if record["step"] == step:
+                names |= set(record)
+        evaluated = any(name.startswith("val/") for name in names)
+        last = self.config.train.num_steps
+        if due(step, self.config.eval.every, last) and not evaluated:
+            self.pictures_if_due(state, step)
+            self.evaluate(state, step)
+
     def between_steps(self, state: TrainState, step: int) -> None:
         """Logs, pictures, evaluations and checkpoints that are due after `step`."""
-        log, last = self.config.log, self.config.train.num_steps
-        if due(step, log.every, last):
+        last = self.config.train.num_steps
+        if due(step, self.config.log.every, last):
             self.log(state, step)
-        if due(step, log.images_every, last):
-            self.log_images(state, step)
-        evaluated = due(step, self.config.eval.every, last)
-        if evaluated:
-            self.evaluate(state, step)
-        if evaluated or due(step, self.config.checkpoint.every, last):
-            self.checkpoints.save(state, self.values if evaluated else None)
+        # Before what takes long: who asks to stop does not wait for minutes.
+        if step < last and self.notice.reached(step):
+            self.save_and_leave(state, step)
+        evaluates = due(step, self.config.eval.every, last)
+        saves = evaluates or due(step, self.config.checkpoint.every, last)
+        if saves or due(step, self.config.log.images_every, last):
+            with self.aside(state):
+                self.pictures_if_due(state, step)
+                if evaluates:
+                    self.evaluate(state, step)
+                if saves:
+                    self.checkpoints.save(state, self.values if evaluates else None)
 
     def log(self, state: TrainState, step: int) -> None:
-        """Training metrics since the last time, and how fast it went."""
-        merged = metrics_lib.merge(jax.device_get(self.window))
-        values = metrics_lib.compute(merged, "train")
-        seconds, waiting = self.stopwatch.read()
-        step_seconds = seconds / len(self.window)
+        """Training metrics since the last time, how fast it went, and alarms."""
+        values = metrics_lib.compute(self.window.take(), "train")
+        pace = self.stopwatch.read()
         values |= {
             "train/learning_rate": float(self.trainer.learning_rate(step - 1)),
             "train/skipped_steps": float(state.skipped_steps),
-            "train/images_per_second": self.config.train.batch_size / step_seconds,
-            "train/data_wait_share": waiting,
         }
-        self.window = []
+        if pace is not None:
+            rate = self.config.train.batch_size / pace.step_seconds
+            values["train/images_per_second"] = rate
+            values["train/data_wait_share"] = pace.waiting
+        console = self.trainer.console
         self.writers.scalars(step, values)
-        self.trainer.console.show(step, values, step_seconds)
+        console.show(step, values, pace and pace.step_seconds)
+        for alarm in self.alarms.check(step, values):
+            self.writers.alarm(step, alarm)
+            kind = "" if alarm.over else f"ALARM {alarm.name}: "
+            console.say(f"step {step}: {kind}{alarm.message}")
 
-    def log_images(self, state: TrainState, step: int) -> None:
+    def pictures_if_due(self, state: TrainState, step: int) -> None:
         """The same few evaluation pictures each time, as the model sees them now."""
-        batch = next(self.trainer.eval_batches(self.config.log.num_images))
-        self.writers.images(step, self.trainer.preview(state, batch))
+        if due(step, self.config.log.images_every, self.config.train.num_steps):
+            self.writers.images(step, self.trainer.evaluator.pictures(state))
 
     def evaluate(self, state: TrainState, step: int) -> None:
-        """Evaluates, logs, and writes the model bundle."""
-        self.values = self.trainer.evaluate(state)
-        self.writers.scalars(step, self.values)
-        self.trainer.console.report(step, self.values)
+        """Evaluates, logs, and writes the model bundle; a notice breaks it off."""
+        values = self.trainer.evaluate(state, self.notice.received)
+        if values is None:
+            self.save_and_leave(state, step)
+        self.values = values
+        self.writers.scalars(step, values)
+        self.trainer.console.report(step, values)
         if jax.process_index() == 0:
             self.trainer.task.save_bundle(
-                self.config, self.trainer.workdir, state, self.values
+                self.config, self.trainer.workdir, state, values
             )
 
     def give_up_if_bad(self, skipped_in_row: jax.Array | None, step: int) -> None:
@@ -274,7 +254,9 @@ class Run:
         limit = self.config.train.max_bad_steps
         if skipped_in_row is None or int(skipped_in_row) < limit:
             return
-        path = self.save_batch(step - 1)
+        path = self.trainer.workdir / f"bad_batch_{step - 1}.npz"
+        if jax.process_index() == 0:
+            self.save_batch(step - 1, path)
         raise NonFiniteError(
             f"{int(skipped_in_row)} steps in a row, up to step {step}, had a "
             f"non-finite loss or gradient; the last batch is in {path}. Lower the "
@@ -282,20 +264,18 @@ class Run:
             "is kept"
         )
 
-    def save_batch(self, n: int) -> epath.Path:
-        """Writes training batch n, as the model got it, beside the run."""
+    def save_batch(self, n: int, path: epath.Path) -> None:
+        """Writes training batch n, as the model got it."""
         batch = pipeline.batch_at(
             self.config.data,
             n,
             seed=self.config.seed,
             batch_size=self.config.train.batch_size,
         )
-        path = self.trainer.workdir / f"bad_batch_{n}.npz"
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **batch)
-        return path
 
-    def save_and_leave(self, state: TrainState, step: int) -> None:
+    def save_and_leave(self, state: TrainState, step: int) -> NoReturn:
         """Saves at once and raises Preempted."""
         self.checkpoints.save(state)
         self.checkpoints.wait()

@@ -10,6 +10,32 @@ from clu.metrics import Average, Metric
 
 Metrics = dict[str, Metric]
 
+_FOLD_AT = 100  # steps whose metrics wait on the device
+
+
+class Window:
+    """The metrics of the steps since the last log line, however long that is ago.
+
+    They are folded now and then, so that a window of a million steps holds no more
+    than one of a hundred.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Metrics] = []
+
+    def append(self, metrics: Metrics) -> None:
+        """One step's, as they lie on the device."""
+        self._parts.append(metrics)
+        if len(self._parts) > _FOLD_AT:
+            # Not the latest, which is still being computed: nobody should wait for it.
+            *done, latest = self._parts
+            self._parts = [merge(jax.device_get(done)), latest]
+
+    def take(self) -> Metrics:
+        """All of them as one; the window is empty then."""
+        parts, self._parts = self._parts, []
+        return merge(jax.device_get(parts))
+
 
 def average(value: jax.Array, mask: jax.Array | None = None) -> Average:
     """A scalar or one value an example; what `mask` (as many) rejects is left out."""
@@ -19,8 +45,13 @@ def average(value: jax.Array, mask: jax.Array | None = None) -> Average:
 
 
 def merge(parts: Iterable[Metrics]) -> Metrics:
-    """The metrics of several steps as one."""
-    return reduce(lambda a, b: {name: a[name].merge(b[name]) for name in a}, parts)
+    """The metrics of several steps as one; not every step has to have each."""
+    return reduce(_merge_two, parts)
+
+
+def _merge_two(a: Metrics, b: Metrics) -> Metrics:
+    merged = {name: a[name].merge(b[name]) for name in a if name in b}
+    return {**a, **b, **merged}
 
 
 def compute(metrics: Metrics, prefix: str) -> dict[str, float]:

@@ -1,11 +1,16 @@
 """Optimizers, learning-rate schedules and gradient clipping, from `config.optim`."""
 
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from movq_jax import families
+from movq_jax.errors import UserError
 
 
 def constant(learning_rate: float, warmup_steps: int = 0) -> optax.Schedule:
@@ -47,47 +52,123 @@ def _warmed_up(
 
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear}
 
+
+def clip_layer_wise(value: float) -> optax.GradientTransformation:
+    """Scales each tensor's gradient so that its own L2 norm is at most `value`.
+
+    So a tensor with a large gradient does not make the others' small.
+    """
+
+    def clip(gradient):
+        norm = optax.tree.norm(gradient)
+        return gradient * (value / jnp.maximum(norm, value))
+
+    return optax.stateless(lambda gradients, _: jax.tree.map(clip, gradients))
+
+
 CLIPPING = {
     "none": optax.identity,
     "global_norm": lambda value: optax.clip_by_global_norm(value),
-    "value": lambda value: optax.clip(value),
+    "layer_wise": clip_layer_wise,
+    "value": lambda value: optax.clip(value),  # each number of the gradient
 }
 
 
 def adam(learning_rate: optax.Schedule, b1: float, b2: float, eps: float = 1e-8):
-    """Adam without weight decay."""
+    """Adam (1412.6980), without weight decay."""
     return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
 
 
-OPTIMIZERS = {"adam": adam}
+def adamw(
+    learning_rate: optax.Schedule,
+    b1: float,
+    b2: float,
+    weight_decay: float,
+    eps: float = 1e-8,
+):
+    """Adam with decoupled weight decay (1711.05101), of what `decayed` selects.
 
-
-def make_schedule(optim: Mapping[str, Any], part: str) -> optax.Schedule:
-    """The learning rate of `part` ('gen' or 'disc'): optimizer step -> rate."""
-    return families.make(
-        SCHEDULES,
-        _fields_for(optim["schedule"]),
-        "config.optim.schedule",
-        optim[part]["learning_rate"],
+    A step takes `learning_rate * weight_decay` of a decayed parameter off, as in
+    torch; the paper's decay is not multiplied by the learning rate.
+    """
+    return optax.adamw(
+        learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decayed
     )
 
 
-def _fields_for(schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """The constant schedule needs neither length nor end; a config may give them."""
-    fields = dict(schedule)
-    if fields.get("name") == "constant":
-        fields.pop("num_steps", None)
-        fields.pop("end_factor", None)
+def decayed(params: Any) -> Any:
+    """Which parameters decay, as a tree of bools like `params`.
+
+    Kernels with at least two axes. Biases and the scales of norms do not, nor do
+    codebooks: a code that no feature chooses would only shrink, step by step.
+    """
+
+    def is_decayed(path, param) -> bool:
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        return names[-1] == "kernel" and param.ndim >= 2 and "codebook" not in names
+
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+OPTIMIZERS = {"adam": adam, "adamw": adamw}
+
+# What a number must be: a test, and the words for the error message.
+_RANGES = {
+    "learning_rate": (lambda v: 0 <= v < math.inf, "0 is the least"),
+    "b1": (lambda v: 0 <= v < 1, "it lies in 0..1, without 1"),
+    "b2": (lambda v: 0 <= v < 1, "it lies in 0..1, without 1"),
+    "eps": (lambda v: 0 < v < math.inf, "it must be above 0"),
+    "weight_decay": (lambda v: 0 <= v < math.inf, "0 is the least"),
+    "warmup_steps": (lambda v: 0 <= v < math.inf, "0 is the least"),
+    "end_factor": (lambda v: 0 <= v <= 1, "it lies in 0..1"),
+    "value": (lambda v: 0 < v < math.inf, "it must be above 0"),
+}
+
+
+def _check_ranges(fields: Mapping[str, Any], where: str) -> None:
+    for field, value in fields.items():
+        in_range, words = _RANGES.get(field, (None, ""))
+        if in_range and not (isinstance(value, Real) and in_range(value)):
+            raise UserError(f"{where}.{field} is {value!r}; {words}")
+
+
+def make_schedule(optim: Mapping[str, Any], part: str) -> optax.Schedule:
+    """The learning rate of `part` ('gen' or 'disc'): optimizer step -> rate.
+
+    Raises:
+      UserError: an unknown schedule or field, or a number that is out of range.
+    """
+    fields = _without(
+        optim["schedule"], "num_steps", "end_factor", unused_by="constant"
+    )
+    _check_ranges(fields, "config.optim.schedule")
+    rate = {"learning_rate": optim[part]["learning_rate"]}
+    _check_ranges(rate, f"config.optim.{part}")
+    return families.make(
+        SCHEDULES, fields, "config.optim.schedule", rate["learning_rate"]
+    )
+
+
+def _without(member: Mapping[str, Any], *names: str, unused_by: str) -> dict[str, Any]:
+    """The fields of a member, without those that a config may give but it ignores."""
+    fields = {**member}
+    if fields.get("name") == unused_by:
+        fields = {k: v for k, v in fields.items() if k not in names}
     return fields
 
 
 def make_optimizer(optim: Mapping[str, Any], part: str) -> optax.GradientTransformation:
-    """Clipping, then the optimizer of `part` ('gen' or 'disc') with its schedule."""
+    """Clipping, then the optimizer of `part` ('gen' or 'disc') with its schedule.
+
+    Raises:
+      UserError: an unknown optimizer, clipping, schedule or field, or a number that
+        is out of range.
+    """
     fields = {k: v for k, v in optim[part].items() if k != "learning_rate"}
+    _check_ranges(fields, f"config.optim.{part}")
     optimizer = families.make(
         OPTIMIZERS, fields, f"config.optim.{part}", make_schedule(optim, part)
     )
-    clip = {k: v for k, v in optim["clip"].items()}
-    if clip.get("name") == "none":
-        clip.pop("value", None)
+    clip = _without(optim["clip"], "value", unused_by="none")
+    _check_ranges(clip, "config.optim.clip")
     return optax.chain(families.make(CLIPPING, clip, "config.optim.clip"), optimizer)

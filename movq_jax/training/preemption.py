@@ -34,8 +34,15 @@ class StopNotice:
             raise KeyboardInterrupt
         self._received = number
 
+    def received(self) -> bool:
+        """Whether the notice of a single process is there. To be asked at any time.
+
+        Of several processes none may act on its own: False, until `reached`.
+        """
+        return self._received is not None
+
     def reached(self, step: int) -> bool:
         """Whether to save and leave now. To be asked once a step by every process."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._received is not None
+        return self.received()

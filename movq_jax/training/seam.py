@@ -38,20 +38,20 @@ def generator_gradients(
     generate: Callable[[Any], tuple[tuple[jax.Array, jax.Array], Any]],
     params: Any,
     *,
-    rec_loss: Callable[[jax.Array], jax.Array],
+    image_loss: Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
     quantizer_weight: float,
     adversarial: AdversarialTerm | None = None,
 ) -> GeneratorGradients:
-    """Gradients of `rec_loss + w * adversarial.loss + quantizer_weight * loss_vq`.
+    """Gradients of `image_loss + w * adversarial.loss + quantizer_weight * loss_vq`.
 
     Args:
       generate: params -> ((x_hat, loss_vq), aux).
       params: with the decoder's last kernel at decoder/conv_out/kernel.
-      rec_loss: x_hat -> scalar.
+      image_loss: x_hat -> (scalar, its parts for the log).
     """
     (x_hat, loss_vq), pullback, aux = jax.vjp(generate, params, has_aux=True)
-    loss_rec, ct = jax.value_and_grad(rec_loss)(x_hat)
-    scalars = {"loss_rec": loss_rec, "loss_vq": loss_vq}
+    ct, parts = jax.grad(image_loss, has_aux=True)(x_hat)
+    scalars = {**parts, "loss_vq": loss_vq}
     if adversarial is not None:
         loss_adv, ct_adv = jax.value_and_grad(adversarial.loss)(x_hat)
         weight = _weight(adversarial, pullback, ct, ct_adv)

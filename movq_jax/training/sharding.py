@@ -27,13 +27,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
-    """Refuses a batch that the devices or the hosts cannot share evenly."""
-    if batch_size < 1 or batch_size % mesh.size:
-        raise UserError(
-            f"{key} is {batch_size}, but must be a positive multiple of the number of "
-            f"devices, {mesh.size}"
-        )
+def check_batch_size(batch_size: int, mesh: Mesh, key: str, parts: int = 1) -> None:
+    """Refuses a batch whose `parts` the devices or the hosts cannot share evenly."""
+    if batch_size >= 1 and batch_size % (mesh.size * parts) == 0:
+        return
+    unit = f"the number of devices, {mesh.size}"
+    if parts > 1:
+        unit += f", times config.train.accumulation, {parts}"
+    raise UserError(f"{key} is {batch_size}, but must be a positive multiple of {unit}")
+
+
+def even_batch_size(batch_size: int, mesh: Mesh) -> int:
+    """The next size from `batch_size` on that the devices can share evenly."""
+    return -(-batch_size // mesh.size) * mesh.size
 
 
 def shard_local_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

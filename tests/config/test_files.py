@@ -75,6 +75,20 @@ def test_an_unknown_config_is_answered_with_the_nearest(elsewhere):
         ("def get_config() return 1", "mine.py, line 1: "),
         ("x = 1", "has no function get_config"),
         (
+            "import nothing_of_that_name\ndef get_config(arg=''): pass",
+            "mine.py, line 1: ModuleNotFoundError: No module named 'nothing_of_that",
+        ),
+        (
+            "def get_config(arg=''):\n    return conf",
+            "mine.py, line 2: NameError: name 'conf' is not defined",
+        ),
+        (
+            "from movq_jax.config import schema\n"
+            "def get_config(arg=''):\n"
+            "    schema.tokenizer_config().train.num_steps = 1e5",
+            "mine.py, line 3: TypeError: .*num_steps",
+        ),
+        (
             "from ml_collections import ConfigDict\n"
             "def get_config(arg=''): return ConfigDict({'seed': 0, 'model': {}})",
             "lacks loss, optim, data, train, eval, log, checkpoint; start it from",

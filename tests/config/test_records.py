@@ -3,7 +3,14 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from movq_jax.config import difference, forbidden_changes, from_json, schema, to_json
+from movq_jax.config import (
+    difference,
+    forbidden_changes,
+    from_json,
+    missing_keys,
+    schema,
+    to_json,
+)
 
 
 @pytest.fixture
@@ -75,7 +82,15 @@ def test_json_is_canonical_and_gives_the_config_back(config):
     assert to_json(shuffled) == text
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+def test_keys_that_an_old_config_lacks(config):
+    old = json.loads(to_json(config))
+    assert missing_keys(old, config) == []
+    del old["loss"]["perceptual"], old["train"]["accumulation"]
+    old["loss"]["discriminator"] = {"name": "another"}
+    assert missing_keys(old, config) == ["loss.perceptual", "train.accumulation"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "{}", '{"model": 3}'])
 def test_from_json_refuses_what_is_no_config(text):
     with pytest.raises(ValueError, match="."):
         from_json(text)

@@ -13,6 +13,7 @@ from movq_jax.models.layers import (
     ResBlock,
     SpatialNorm,
     Upsample,
+    attend,
     group_norm,
     num_groups,
     spatial_norm,
@@ -167,6 +168,56 @@ def test_attention(fill):
     expected = x + (h @ out["kernel"] + out["bias"]).reshape(x.shape)
     y = jax.jit(module.apply)({"params": params}, x)
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_scores", [1, 100, 900, 1999])
+def test_attention_in_blocks_is_that_at_once(max_scores):
+    """With one query a block, a last one that is not full, and two blocks."""
+    inputs = [draw(2, 45, 8, seed=seed) for seed in range(3)]
+    weigh = draw(2, 45, 8, seed=3)
+
+    def run(max_scores):
+        def loss(*inputs):
+            y = attend(*inputs, max_scores)
+            return jnp.sum(y * weigh), y
+
+        step = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+        (_, y), gradients = jax.jit(step)(*inputs)
+        return y, *gradients
+
+    for part, whole in zip(run(max_scores), run(45**2), strict=True):
+        np.testing.assert_allclose(part, whole, atol=1e-5)
+
+
+def test_attention_in_blocks_keeps_its_dtype():
+    q, k, v = (draw(1, 30, 8, seed=seed, dtype=jnp.bfloat16) for seed in range(3))
+    whole, parts = attend(q, k, v), attend(q, k, v, 200)
+    assert whole.dtype == parts.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        *(y.astype(jnp.float32) for y in (whole, parts)), atol=2e-2
+    )
+
+
+@pytest.mark.parametrize(("size", "blocks"), [((64, 64), False), ((64, 65), True)])
+def test_at_training_sizes_attention_is_not_in_blocks(size, blocks):
+    module = AttnBlock(norm=group_norm())
+    x = jax.ShapeDtypeStruct((1, *size, 8), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    assert ("scan" in str(jax.make_jaxpr(module.apply)(variables, x))) == blocks
+
+
+def test_memory_of_attention_is_bounded():
+    """1024x768 at f4: 49,152 positions, whose scores would take 9.7 GB at once."""
+    module = AttnBlock(norm=group_norm())
+    x = jax.ShapeDtypeStruct((1, 192, 256, 8), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+
+    def loss(variables, x):
+        return jnp.sum(jnp.square(module.apply(variables, x)))
+
+    for function, megabytes in (module.apply, 300), (jax.grad(loss), 500):
+        program = jax.jit(function).lower(variables, x).compile()
+        assert program.memory_analysis().temp_size_in_bytes < megabytes * 10**6
 
 
 @pytest.mark.parametrize("channels", [16, 24])

@@ -45,11 +45,6 @@ WITHOUT_MODULATION = [(r"\.norm_layer\.", "."), (r"spatial_norm", "group_norm")]
 
 
 @pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module")
 def diffusers(torch):
     with warnings.catch_warnings(action="ignore"):
         return pytest.importorskip("diffusers")

@@ -224,6 +224,74 @@ def test_a_config_that_is_something_else(workdir, text):
     assert "not readable JSON" in message or "is no bundle's config" in message
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", []),
+        ("model", "null"),
+        ("protocol", [1]),
+        ("kind", 3),
+        ("fingerprint", 3),
+        ("fingerprint", {}),
+    ],
+)
+def test_a_config_whose_parts_are_something_else(workdir, key, value):
+    edit(workdir, **{key: value})
+    assert f"is no bundle's config: its {key!r} is {value!r}" in refused(workdir)
+
+
+def test_a_model_that_is_null(workdir):
+    path = workdir / "model" / "config.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"model": None}))
+    assert "is no bundle's config: its 'model' is None" in refused(workdir)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantizer": None}, "config.model.quantizer is None; choose by"),
+        ({"quantizer": [1, 2]}, r"config.model.quantizer is \(1, 2\); choose by"),
+        ({"decoder_norm": "spatial"}, "config.model.decoder_norm is 'spatial'"),
+        ({"multipliers": 3}, "config.model.multipliers is 3"),
+        ({"width": "8"}, "config.model.width is '8'; give a whole number"),
+        ({"remat_levels": [0]}, "config.model has no field 'remat_levels'"),
+    ],
+)
+def test_a_model_that_cannot_be_built(tmp_path, tiny_movq, changes, message):
+    """The fingerprint is right: the one who wrote it was wrong."""
+    write(tmp_path / "model", model=tiny_movq | changes)
+    with pytest.raises(UserError, match=f"model in .* cannot be used: {message}"):
+        movq_jax.load(tmp_path)
+
+
+def test_numbers_that_json_does_not_know_are_null(tmp_path):
+    protocol = {
+        "metrics": {"psnr": float("inf"), "loss": float("nan"), "step": 3},
+        "more": [np.float32("nan"), np.float64(0.5), np.array([1.0, -np.inf])],
+    }
+    write(tmp_path / "model", protocol=protocol)
+
+    def unknown(name):
+        pytest.fail(f"{name} is no JSON")
+
+    text = (tmp_path / "model" / "config.json").read_text()
+    expected = {
+        "metrics": {"psnr": None, "loss": None, "step": 3},
+        "more": [None, 0.5, [1.0, None]],
+    }
+    assert json.loads(text, parse_constant=unknown)["protocol"] == expected
+    # As the first release wrote it.
+    (tmp_path / "model" / "config.json").write_text(text.replace(": 3", ": NaN"))
+    assert read_bundle(tmp_path).protocol["metrics"]["step"] is None
+
+
+def test_a_model_has_no_such_numbers(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(tmp_path / "model", model={"dropout": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_kind_is_no_tokenizer(workdir):
     edit(workdir, kind="prior")
     with pytest.raises(UserError, match=r"the model in .* is a prior, not a tokenizer"):

@@ -151,3 +151,6 @@ def test_other_results_are_refused(tok):
 def test_a_micro_batch_of_nothing_is_refused(tiny_bundle):
     with pytest.raises(UserError, match="micro_batch is 0; it must be at least 1"):
         movq_jax.load(tiny_bundle, micro_batch=0)
+    for value in (2.0, "2", True):
+        with pytest.raises(UserError, match="micro_batch is .*; give a whole number"):
+            movq_jax.load(tiny_bundle, micro_batch=value)

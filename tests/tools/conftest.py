@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,30 +24,40 @@ class FakeTokenizer:
         self.fingerprint, self.micro_batch = fingerprint, micro_batch
         self.protocol = {"weights": "ema"}
         self.batches = []
+        self.max_height = None  # of images that memory suffices for
 
     def encode(self, images):
         assert images.dtype == np.uint8 and len(images) <= self.micro_batch
         self.batches.append(images.shape)
         batch, height, width, _ = images.shape
+        self._check_memory(height)
         blocks = images.reshape(batch, height // 4, 4, width // 4, 4, 3)
         return (blocks.mean(axis=(2, 4)) / 8).astype(np.int32)
 
     def decode(self, ids, dtype="uint8"):
         assert ids.dtype == np.int32 and dtype == "uint8"
+        self._check_memory(4 * ids.shape[1])
         images = (ids * 8 + 3).repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
         images[:, 0, 0] = len(ids)
         images[:, 1, 1] = np.arange(len(ids), dtype=np.uint8)[:, None]
         return images
 
+    def _check_memory(self, height):
+        if self.max_height is not None and height > self.max_height:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
 
 @pytest.fixture
 def fake(monkeypatch):
     """Let `movq_jax.load` return a stand-in; `fake.made` has what it returned."""
-    state = SimpleNamespace(fingerprint="abc123", default_micro_batch=1, made=[])
+    state = SimpleNamespace(
+        fingerprint="abc123", default_micro_batch=1, max_height=None, made=[]
+    )
 
     def load(path, micro_batch=None):
         size = micro_batch or state.default_micro_batch
         state.made.append(FakeTokenizer(state.fingerprint, size))
+        state.made[-1].max_height = state.max_height
         return state.made[-1]
 
     monkeypatch.setattr(compilation_cache, "enable", lambda: None)

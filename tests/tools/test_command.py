@@ -132,6 +132,10 @@ def test_what_is_unknown_can_be_kept_as_it_was_given(parser):
         (["--model=a", "stray"], "stray"),
         (["--model=a", "--max-side=0"], "'0' is not a positive whole number"),
         (["--model=a", "--max-side=x"], "--max-side: 'x' is not"),
+        (["--model="], "--model has an empty value"),
+        (["--model", ""], "--model has an empty value"),
+        (["--model=a", "--input=a", ""], "--input has an empty value"),
+        (["--model=a", "--json="], "--json has an empty value"),
     ],
 )
 def test_wrong_usage_says_what_is_wrong(parser, argv, message, capsys):
@@ -156,6 +160,20 @@ def test_json_flag(parser, tmp_path, capsys):
     command.emit_json(record, json_of(f"--json={path}"))
     assert json.loads(path.read_text()) == expected
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_place_for_json_that_cannot_be_written_is_met_at_once(parser, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "record.json"):
+        with pytest.raises(UserError, match="cannot write"):
+            parser.parse_args(["--model=a", f"--json={path}"])
+    assert parser.parse_args(["--model=a", "--json=-"]).json == command.STDOUT
+
+
+def test_an_empty_value_that_is_the_default_is_none():
+    parser = command.ArgumentParser(prog="movq thing")
+    parser.add_argument("--data-dir", default="")
+    assert parser.parse_args([]).data_dir == ""
 
 
 def test_json_has_null_where_it_knows_no_number():

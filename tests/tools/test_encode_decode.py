@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -74,11 +75,62 @@ def test_the_file_is_read_with_numpy_alone(photos, codes, fake, capsys):
 
 
 def test_bad_files_are_left_out(photos, codes, out, fake, capsys):
-    (photos / "notes.txt").write_text("no image")
+    (photos / "letter.png").write_text("no image")
     assert run_encode(photos, codes) == 4
-    assert "notes.txt" in capsys.readouterr().err
+    assert "letter.png" in capsys.readouterr().err
     assert run_decode(codes, out) == 0
     assert len(list(out.rglob("*.png"))) == 6
+
+
+def test_what_memory_does_not_suffice_for_is_named(photos, codes, out, fake, capsys):
+    """And the images before and after it are kept."""
+    fake.max_height = 24
+    assert run_encode(photos, codes, "--micro-batch=2", "--json") == 4
+    captured = capsys.readouterr()
+    assert "c.webp: it is 17 x 40, and there is not enough memory" in captured.err
+    assert len(json.loads(captured.out)["refused"]) == 1
+    with np.load(codes) as archive:
+        assert archive["names"].tolist() == ["a.jpg", "a.png", "b", "tiny", "trip/a"]
+    fake.max_height = 20
+    assert run_decode(codes, out, "--json") == 4
+    captured = capsys.readouterr()
+    assert "codes.npz: b: it is 30 x 21, and there is not enough memory" in captured.err
+    assert "encode it smaller or with a lower --micro-batch" in captured.err
+    assert "4 of 5 files refused, see above; the others are done" in captured.err
+    record = json.loads(captured.out)
+    assert (record["num_images"], len(record["refused"])) == (1, 4)
+    assert [path.name for path in out.rglob("*.png")] == ["tiny.png"]
+
+
+def test_a_pipe_is_not_opened(tmp_path, photos, codes, out, fake, capsys):
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    assert run_encode(pipe, codes) == 4
+    assert "pipe.npz is no file but a folder, a pipe" in capsys.readouterr().err
+    assert run_decode(pipe, out) == 2
+    assert "or is a folder, a pipe or a device" in capsys.readouterr().err
+
+
+def test_places_that_cannot_be_written_are_met_first(photos, tmp_path, fake, capsys):
+    (tmp_path / "file").write_text("")
+    assert run_encode(photos, tmp_path / "file" / "codes.npz") == 2
+    assert "file/codes.npz: Not a directory" in capsys.readouterr().err
+    assert not fake.made
+    codes = tmp_path / "codes.npz"
+    assert run_encode(photos, codes) == 0
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "trip").write_text("")
+    assert run_decode(codes, tmp_path / "out") == 2
+    assert "trip/a.png: Not a directory" in capsys.readouterr().err
+    assert len(fake.made) == 1 and run_decode(codes, "") == 2
+    assert "--output has an empty value" in capsys.readouterr().err
+
+
+def test_a_huge_micro_batch_in_the_file_is_refused(photos, codes, out, fake, capsys):
+    assert run_encode(photos, codes) == 0
+    change(codes, micro_batch=np.int64(2**40))
+    assert run_decode(codes, out) == 2
+    assert "'micro_batch' is 1099511627776, above 1024" in capsys.readouterr().err
 
 
 def test_nothing_to_encode_writes_nothing(tmp_path, codes, fake):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,9 +51,24 @@ def test_names_never_meet(folder, out):
 
 
 def test_the_output_inside_the_input_is_left_out(folder):
-    touch(folder, "a.jpg", "out/b.jpg", "codes.npz")
+    touch(folder, "a.jpg", "out/b.jpg", "codes")
     assert names_of(str(folder), output=folder / "out") == ["a", "codes"]
-    assert names_of(str(folder), output=folder / "codes.npz") == ["a", "out/b"]
+    assert names_of(str(folder), output=folder / "codes") == ["a", "out/b"]
+
+
+def test_what_is_no_image_by_name_is_passed_over_and_counted(folder, out, capsys):
+    touch(folder, "a.JPG", "b.heic", "notes.txt", "sub/notes.TXT", "codes.npz")
+    assert names_of(str(folder), output=out) == ["a", "b"]
+    line = "passed over: 3 files, no images by name (.npz, .txt)\n"
+    assert capsys.readouterr().err == line
+    # One that is named by itself, or by a pattern, is meant.
+    inputs = (str(folder), str(folder / "notes.txt"), str(folder / "*.npz"))
+    assert names_of(*inputs, output=out) == ["a", "b", "notes", "codes"]
+    assert "1 file that is no image by name (.txt)" in capsys.readouterr().err
+    for path in folder.glob("[ab].*"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"no files in .*, only 3 files, no images"):
+        names_of(str(folder), output=out)
 
 
 def test_inputs_that_are_not_there(folder, out):
@@ -84,7 +101,9 @@ def test_only_own_pictures_are_replaced(tmp_path):
     files.refuse_overwriting([ours, tmp_path / "new.png"])
     Image.fromarray(GREY).save(foreign)
     text.write_text("a letter")
-    for path in (foreign, text):
+    pipe = tmp_path / "d.png"
+    os.mkfifo(pipe)  # which would be waited for if it were opened
+    for path in (foreign, text, pipe):
         with pytest.raises(UserError, match="is not a result of movq"):
             files.refuse_overwriting([path])
 
@@ -94,6 +113,16 @@ def test_a_png_comes_back_as_it_went(tmp_path):
     files.write_png(path, GREY)
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image), GREY)
+
+
+def test_a_place_that_cannot_be_written_is_met_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out" / "b").mkdir(parents=True)
+    files.check_places(tmp_path / name for name in ("new/deep/a.png", "out/b/a.png"))
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {"file", "out", "out/b"}
+    with pytest.raises(UserError, match=r"cannot write .*file/a.png: Not a directory"):
+        files.check_places([tmp_path / "out/b/a.png", tmp_path / "file" / "a.png"])
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

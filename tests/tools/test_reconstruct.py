@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -73,17 +74,77 @@ def test_images_of_one_padded_size_share_a_batch(photos, out, fake):
 
 
 def test_bad_files_are_named_and_the_others_done(photos, out, fake, capsys):
-    (photos / "notes.txt").write_text("no image")
+    (photos / "notes.txt").write_text("not even by name")
+    (photos / "letter.png").write_text("no image")
+    os.mkfifo(photos / "pipe.png")
     (photos / "cut.jpg").write_bytes((photos / "a.jpg").read_bytes()[:200])
     Image.new("RGB", (50, 4)).save(photos / "wide.png")
     assert run(photos, out, "--max-side=40") == 4
     error = capsys.readouterr().err
-    for name in ("notes.txt", "cut.jpg", "wide.png is 50 x 4, above --max-side=40"):
+    wide = "wide.png is 50 x 4, above --max-side=40"
+    for name in ("letter.png", "pipe.png is no file", "cut.jpg", wide):
         assert name in error
-    assert "error: 3 of 9 files refused, see above; the others are done" in error
+    assert "passed over: 1 file that is no image by name (.txt)" in error
+    assert "error: 4 of 10 files refused, see above; the others are done" in error
     record = json.loads((out / "metrics.json").read_text())
     assert [row["name"] for row in record["images"]] == NAMES
-    assert len(record["refused"]) == 3
+    assert len(record["refused"]) == 4
+
+
+def test_images_that_memory_does_not_suffice_for_are_named(photos, out, fake, capsys):
+    fake.max_height = 24
+    assert run(photos, out, "--micro-batch=2") == 4
+    (line,) = (
+        line for line in capsys.readouterr().err.splitlines() if "refused: " in line
+    )
+    assert line == (
+        f"refused: {photos / 'c.webp'}: it is 17 x 40, and there is not enough memory "
+        "for 2 of that size at once: make it smaller, lower --micro-batch, or use "
+        "another device (--max-side=39 refuses such images at once)"
+    )
+    record = json.loads((out / "metrics.json").read_text())
+    assert [row["name"] for row in record["images"]] == [n for n in NAMES if n != "c"]
+    assert [refused["file"] for refused in record["refused"]] == [
+        str(photos / "c.webp")
+    ]
+
+
+def test_memory_of_the_host_may_be_short_too(photos, out, fake, monkeypatch):
+    save_pair = reconstruct.save_pair
+
+    def short(output, row, *images):
+        if row.name == "c":
+            raise MemoryError
+        save_pair(output, row, *images)
+
+    monkeypatch.setattr(reconstruct, "save_pair", short)
+    assert run(photos, out) == 4
+    record = json.loads((out / "metrics.json").read_text())
+    assert [row["name"] for row in record["images"]] == [n for n in NAMES if n != "c"]
+
+
+@pytest.mark.parametrize("flag", ["--output=", "--model=", "--input=", "--json="])
+def test_an_empty_value_is_refused(photos, out, fake, capsys, flag):
+    assert run(photos, out, flag) == 2
+    name = flag.removesuffix("=")
+    assert f"error: {name} has an empty value" in capsys.readouterr().err
+    assert not fake.made and not out.exists()
+
+
+def test_a_place_that_cannot_be_written_is_met_before_the_work(
+    photos, tmp_path, fake, capsys
+):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    assert run(photos, out) == 2
+    assert "cannot write" in capsys.readouterr().err
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "side_by_side").write_text("")
+    assert run(photos, tmp_path / "taken") == 2
+    assert "side_by_side" in capsys.readouterr().err
+    assert run(photos, tmp_path / "out", f"--json={tmp_path / 'taken'}") == 2
+    assert "taken: it is a folder" in capsys.readouterr().err
+    assert not fake.made and not (tmp_path / "out").exists()
 
 
 def test_nothing_but_bad_files(tmp_path, out, fake, capsys):

@@ -87,9 +87,40 @@ def test_the_best_is_remembered_on_resuming(tmp_path):
     assert kept(tmp_path) == [1, 5, 6]
 
 
-def test_nothing_but_damage_is_an_error(tmp_path):
-    save(tmp_path, {1: None})
+def test_nothing_but_damage_is_an_error_each_time(tmp_path):
+    save(tmp_path, {1: None, 2: None})
     damage(tmp_path, 1)
+    damage(tmp_path, 2)
+    for _ in range(2):
+        with opened(tmp_path) as checkpoints:
+            with pytest.raises(UserError, match=r"none of the checkpoints \[2, 1\]"):
+                checkpoints.restore_latest(ABSTRACT)
+    assert kept(tmp_path) == [1, 2]
+
+
+def test_damage_set_aside_by_hand_does_not_begin_anew(tmp_path):
+    (tmp_path / "damaged_checkpoint_7").mkdir()
     with opened(tmp_path) as checkpoints:
-        with pytest.raises(UserError, match=r"none of the checkpoints \[1\]"):
+        with pytest.raises(UserError, match=r"none of the checkpoints \[7\]"):
             checkpoints.restore_latest(ABSTRACT)
+
+
+def test_a_step_damaged_twice_is_set_aside_twice(tmp_path):
+    save(tmp_path, {1: None, 2: None})
+    for _ in range(2):
+        damage(tmp_path, 2)
+        with opened(tmp_path) as checkpoints:
+            assert int(checkpoints.restore_latest(ABSTRACT).step) == 1
+            checkpoints.save(jax.device_put(state(2), EVERYWHERE))
+    names = sorted(path.name for path in tmp_path.glob("damaged*"))
+    assert names == ["damaged_checkpoint_2", "damaged_checkpoint_2_again"]
+
+
+@pytest.mark.parametrize("params", [{"kernel": jnp.zeros(3)}, {"b": jnp.zeros((2, 3))}])
+def test_another_state_is_no_damage(tmp_path, params):
+    save(tmp_path, {1: None})
+    other = abstract_state(state(0).replace(gen_params=params), EVERYWHERE)
+    with opened(tmp_path) as checkpoints:
+        with pytest.raises(UserError, match="checkpoint 1 .* holds another state"):
+            checkpoints.restore_latest(other)
+    assert kept(tmp_path) == [1]

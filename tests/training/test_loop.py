@@ -14,7 +14,16 @@ import pytest
 
 import movq_jax
 from movq_jax.errors import NonFiniteError, Preempted, UserError
-from movq_jax.training import loop, losses
+from movq_jax.training import console as consoles
+from movq_jax.training import (
+    log_writers,
+    loop,
+    losses,
+    sharding,
+    tokenizer_task,
+    workdir,
+)
+from movq_jax.training.evaluating import Evaluator
 from movq_jax.training.preemption import StopNotice
 
 
@@ -28,8 +37,8 @@ def config(tiny_config, photos_dir):
     return make
 
 
-def final_state(config, workdir):
-    trainer = loop.Trainer(config, workdir)
+def final_state(config, workdir, task=tokenizer_task):
+    trainer = loop.Trainer(config, workdir, task=task)
     with trainer.open_checkpoints(read_only=True) as checkpoints:
         return jax.device_get(checkpoints.restore_latest(trainer.abstract))
 
@@ -45,7 +54,8 @@ def records(workdir):
 
 def without_times(records):
     timed = ("train/images_per_second", "train/data_wait_share")
-    return [{k: v for k, v in r.items() if k not in timed} for r in records]
+    kept = [r for r in records if r.get("alarm") != "data_wait"]
+    return [{k: v for k, v in r.items() if k not in timed} for r in kept]
 
 
 def stop_after(monkeypatch, step):
@@ -73,9 +83,11 @@ def test_six_steps_equal_three_a_stop_and_three(config, tmp_path, monkeypatch):
     assert bundles[0] == bundles[1]
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(config, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    config, stage, tmp_path, monkeypatch
+):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    loop.train(config(), whole)
+    loop.train(config(), whole, task=stage)
 
     def die(self, now):
         if now == 5:
@@ -84,19 +96,21 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(config, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(StopNotice, "reached", die)
         with pytest.raises(RuntimeError):
-            loop.train(config(), killed)
+            loop.train(config(), killed, task=stage)
     assert [r["step"] for r in records(killed)][-1] == 5
-    loop.train(config(), killed)
-    assert_same(final_state(config(), whole), final_state(config(), killed))
+    loop.train(config(), killed, task=stage)
+    assert_same(
+        final_state(config(), whole, stage), final_state(config(), killed, stage)
+    )
     assert without_times(records(whole)) == without_times(records(killed))
 
 
-def test_a_finished_run_is_evaluated_and_can_be_lengthened(config, tmp_path):
-    first = loop.train(config(), tmp_path)
+def test_a_finished_run_is_evaluated_and_can_be_lengthened(config, stage, tmp_path):
+    first = loop.train(config(), tmp_path, task=stage)
     before = records(tmp_path)
-    assert loop.train(config(), tmp_path) == pytest.approx(first)
+    assert loop.train(config(), tmp_path, task=stage) == pytest.approx(first)
     assert records(tmp_path) == before
-    loop.train(config("train.num_steps=8"), tmp_path)
+    loop.train(config("train.num_steps=8"), tmp_path, task=stage)
     assert records(tmp_path)[-1]["step"] == 8
 
 
@@ -135,27 +149,32 @@ def test_evaluating_a_run(config, tmp_path, capsys):
     )
     assert sorted(tmp_path.rglob("*")) == before
     assert "val/psnr" in capsys.readouterr().err
+    # Their states have other shapes than this run's, which is no damage to it.
+    other = config(*ADVERSARIAL, "loss.reconstruction.name=l2")
+    assert loop.evaluate(other, tmp_path)["val/psnr"] == values["val/psnr"]
     with pytest.raises(UserError, match="config.model.width: 8 -> 16"):
         loop.evaluate(config("model.width=16"), tmp_path)
     with pytest.raises(UserError, match="there is no run in"):
         loop.evaluate(config(), tmp_path / "elsewhere")
 
 
-def test_another_config_is_kept_out_of_a_workdir(config, tmp_path):
-    loop.train(config("train.num_steps=1"), tmp_path)
+def test_another_config_is_kept_out_of_a_workdir(config, stage, tmp_path):
+    loop.train(config("train.num_steps=1"), tmp_path, task=stage)
     before = records(tmp_path)
     with pytest.raises(UserError) as error:
-        loop.train(config("optim.gen.learning_rate=0.5", "seed=7"), tmp_path)
+        loop.train(
+            config("optim.gen.learning_rate=0.5", "seed=7"), tmp_path, task=stage
+        )
     assert "config.optim.gen.learning_rate: 0.001 -> 0.5" in str(error.value)
     assert "config.seed: 0 -> 7" in str(error.value)
     assert records(tmp_path) == before
-    loop.train(config("train.num_steps=1", "log.every=2"), tmp_path)  # may change
+    loop.train(config("train.num_steps=1", "log.every=2"), tmp_path, task=stage)
 
 
-def test_a_start_that_failed_does_not_block_the_workdir(config, tmp_path):
+def test_a_start_that_failed_does_not_block_the_workdir(config, stage, tmp_path):
     with pytest.raises(UserError):
-        loop.train(config("data.dataset=phtos"), tmp_path)
-    loop.train(config("train.num_steps=1"), tmp_path)
+        loop.train(config("data.dataset=phtos"), tmp_path, task=stage)
+    loop.train(config("train.num_steps=1"), tmp_path, task=stage)
 
 
 def test_an_update_that_is_not_finite_is_skipped(config, tmp_path):
@@ -174,6 +193,9 @@ def test_remains_of_an_unknown_run_are_not_touched(config, tmp_path):
     [
         ("train.batch_size=12", "config.train.batch_size is 12.*multiple.* 8"),
         ("eval.batch_size=0", "config.eval.batch_size is 0"),
+        ("eval.num_examples=-1", "config.eval.num_examples is -1"),
+        ("train.ema_decay=1.5", "config.train.ema_decay is 1.5"),
+        ("data.eval.crop={'name': 'centre'}", "did you mean 'center'"),
         ("data.split_eval=valid", "valid"),
         ("data.image_size=15", "config.data.image_size is 15.*multiple of 2"),
         ("train.num_steps=0", "config.train.num_steps is 0"),
@@ -187,6 +209,7 @@ def test_remains_of_an_unknown_run_are_not_touched(config, tmp_path):
 def test_a_config_that_cannot_train_is_refused(config, tmp_path, override, words):
     with pytest.raises(UserError, match=words):
         loop.train(config(override), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def poison(monkeypatch, *, when):
@@ -220,6 +243,157 @@ def test_a_stop_signal_saves(config, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
+
+
+def signal_at(monkeypatch, step):
+    """Sends SIGTERM to this process in the middle of a step."""
+    real = loop.Run.take_step
+
+    def take_step(self, state, batch, number):
+        if number + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, state, batch, number)
+
+    monkeypatch.setattr(loop.Run, "take_step", take_step)
+
+
+def test_a_stop_comes_before_an_evaluation_that_is_made_up_for(
+    config, stage, tmp_path, monkeypatch
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    loop.train(config(), whole, task=stage)
+    with monkeypatch.context() as patch:
+        signal_at(patch, 3)
+        with pytest.raises(Preempted, match="stopped at step 3"):
+            loop.train(config(), parts, task=stage)
+    assert not any("val/psnr" in record for record in records(parts))
+    loop.train(config(), parts, task=stage)
+    assert without_times(records(whole)) == without_times(records(parts))
+    assert stage.saved == [3, 6, 3, 6]
+
+
+def test_a_stop_breaks_an_evaluation_off(config, stage, tmp_path, monkeypatch):
+    real = Evaluator.evaluate
+
+    def evaluate(self, state, frozen, stopped):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, state, frozen, stopped)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "evaluate", evaluate)
+        with pytest.raises(Preempted, match="stopped at step 6"):
+            loop.train(config("eval.every=0"), tmp_path, task=stage)
+    values = loop.train(config("eval.every=0"), tmp_path, task=stage)
+    assert stage.saved == [6]
+    assert records(tmp_path)[-1] == {"step": 6, **values}
+
+
+def test_two_do_not_train_in_one_workdir(config, stage, tmp_path):
+    with workdir.locked(tmp_path):
+        with pytest.raises(UserError, match="another process is training in"):
+            loop.train(config(), tmp_path, task=stage)
+    loop.train(config(), tmp_path, task=stage)
+
+
+def test_a_missing_file_of_weights_leaves_the_workdir_alone(config, stage, tmp_path):
+    def load_frozen(config):
+        raise UserError("no weights")
+
+    stage.load_frozen = load_frozen
+    with pytest.raises(UserError, match="no weights"):
+        loop.train(config(), tmp_path / "run", task=stage)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_the_evaluation_batch_fits_any_number_of_devices(
+    config, stage, tmp_path, devices
+):
+    options = config("eval.batch_size=3", "train.num_steps=1", "log.num_images=1")
+    devices = jax.devices()[:devices]
+    values = loop.train(options, tmp_path, task=stage, devices=devices)
+    whole = Evaluator(config("eval.batch_size=8"), stage, sharding.make_mesh())
+    state = stage.init_state(options)
+    state = state.replace(ema_params={"w": jnp.float32(0.1)})
+    expected = whole.evaluate(state, stage.frozen)
+    assert values == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_pace_is_that_of_training_alone(config, stage, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(
+        loop, "Stopwatch", lambda: consoles.Stopwatch(clock=lambda: now[0])
+    )
+
+    def taking(seconds, cls, name):
+        real = getattr(cls, name)
+
+        def slow(*args):
+            now[0] += seconds
+            return real(*args)
+
+        monkeypatch.setattr(cls, name, slow)
+
+    taking(2.0, sharding, "shard_local_batch")  # within a step, and waited for
+    taking(100.0, Evaluator, "evaluate")
+    taking(1000.0, Evaluator, "pictures")
+    stage.phase = lambda config, step: "late" if step >= 4 else "early"
+    loop.train(config("eval.every=2"), tmp_path, task=stage)
+    paces = [r.get("train/images_per_second") for r in records(tmp_path)]
+    found = {r["step"]: p for r, p in zip(records(tmp_path), paces, strict=True) if p}
+    # 8 images in 2 s; the first step of each phase is compiled, and says nothing.
+    assert found == pytest.approx({2: 4.0, 3: 4.0, 4: 4.0, 6: 4.0})
+
+
+def test_without_log_lines_nothing_piles_up(config, stage, tmp_path, monkeypatch):
+    monkeypatch.setattr("movq_jax.training.metrics._FOLD_AT", 3)
+    loop.train(config("log.every=1"), tmp_path / "each", task=stage)
+    loop.train(config("log.every=0"), tmp_path / "last", task=stage)
+    losses = [
+        r["train/loss_rec"] for r in records(tmp_path / "each") if "train/loss_rec" in r
+    ]
+    (line,) = [r for r in records(tmp_path / "last") if "train/loss_rec" in r]
+    assert line["step"] == 6
+    assert line["train/loss_rec"] == pytest.approx(np.mean(losses))
+
+
+def test_an_alarm_reaches_the_log_once(config, stage, tmp_path, capsys, monkeypatch):
+    stage.frozen = {"scale": np.float32("nan")}
+    options = ("train.num_steps=4", "eval.every=0")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Preempted):
+            loop.train(config(*options, "train.max_bad_steps=9"), tmp_path, task=stage)
+    loop.train(config(*options, "train.max_bad_steps=9"), tmp_path, task=stage)
+    alarms = [r for r in records(tmp_path) if r.get("alarm") == "steps_skipped"]
+    ((step, message),) = [(r["step"], r["message"]) for r in alarms]
+    assert step == 1 and message.startswith("1 of the steps since")
+    assert f"step 1: ALARM steps_skipped: {message}" in capsys.readouterr().err
+
+
+def test_a_trace_of_some_steps(config, stage, tmp_path, capsys):
+    options = config("train.num_steps=4", "eval.every=0")
+    with pytest.raises(UserError, match="asks for step 5, but the run ends at step 4"):
+        loop.train(options, tmp_path, task=stage, profile=range(3, 6))
+    assert not any(tmp_path.iterdir())
+    loop.train(options, tmp_path, task=stage, profile=range(2, 4))
+    assert "the trace of steps 2 to 3 is in" in capsys.readouterr().err
+    assert list((tmp_path / "profile").rglob("perfetto_trace.json.gz"))
+    more = config("train.num_steps=5", "eval.every=0")
+    loop.train(more, tmp_path, task=stage, profile=range(2, 4))  # of a launcher
+    assert "past the steps of --profile" in capsys.readouterr().err
+
+
+def test_only_the_first_process_writes(config, stage, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "process_index", lambda: 1)
+        with log_writers.LogWriters(tmp_path, resumed_at=0) as writers:
+            writers.scalars(1, {"train/loss": 1.0})
+            writers.images(1, {"a": np.zeros((2, 2, 3), np.uint8)})
+        workdir.claim(tmp_path, config())
+        with workdir.locked(tmp_path):
+            pass
+    assert not any(tmp_path.iterdir())
 
 
 def main(workdir, photos_dir, *flags):

@@ -18,12 +18,9 @@ from movq_jax.data.builders.listing import (
     Listing,
     hash_of,
 )
+from movq_jax.data.images import IMAGE_SUFFIXES
 from movq_jax.errors import UserError
 
-_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .heic .heif .gif .bmp .dib .tif "
-    ".tiff .ppm .pgm .pbm .pnm .jp2 .j2k .tga .mpo .ico".split()
-)
 _SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -92,7 +89,7 @@ def _find_files(source: str) -> tuple[dict[str, Path], int]:
         candidates = [Path(match) for match in matches if os.path.isfile(match)]
     else:
         raise UserError(f"--source={source} does not exist")
-    images = [file for file in candidates if file.suffix.lower() in _SUFFIXES]
+    images = [file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise UserError(
             f"no images in {source}"
@@ -117,7 +114,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _read_list(path: Path) -> list[Path]:
-    if path.suffix.lower() in _SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(
             f"--source={path} is an image: give its folder, or a text file of paths"
         )

@@ -1,0 +1,41 @@
+"""Arrays from npz files of weights, without trust."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from movq_jax.errors import UserError
+
+_DAMAGED = (  # what NumPy and zipfile raise for damaged and for pickled parts
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_npz(path: Path | str) -> dict[str, np.ndarray]:
+    """All arrays of an npz file by name. Nothing in it is unpickled.
+
+    Raises:
+      UserError: there is no such file, it is no npz or damaged.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise UserError(f"{path} is not an npz file, or it is cut off")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"{path} is damaged or cannot be read: {error}") from error

@@ -1,0 +1,156 @@
+"""Published weights that losses and metrics need: where they lie, and fetching them.
+
+They lie in a folder of their own, under the names that they were published with:
+`$MOVQ_JAX_WEIGHTS`, else `~/.cache/movq_jax/weights`. A file that is missing there is
+fetched once; one that was put there by hand is as good. Either must have the SHA-256
+that is listed here.
+"""
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from movq_jax import atomic
+from movq_jax.errors import UserError
+from movq_jax.progress import Progress
+
+DEFAULT_FOLDER = "~/.cache/movq_jax/weights"
+VARIABLE = "MOVQ_JAX_WEIGHTS"
+TIMEOUT = 30.0  # seconds without a byte
+CHUNK = 1 << 20
+
+
+class WeightsFile(NamedTuple):
+    """A published file."""
+
+    url: str
+    size: int  # in bytes
+    sha256: str
+    licence: str
+
+
+KNOWN_FILES = {
+    "vgg16-397923af.pth": WeightsFile(
+        url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        size=553_433_881,
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        licence="BSD-3-Clause (torchvision), after the authors' CC BY 4.0",
+    ),
+    # The heads of LPIPS v0.1 for VGG16.
+    "vgg.pth": WeightsFile(
+        url="https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/"
+        "master/lpips/weights/v0.1/vgg.pth",
+        size=7_289,
+        sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        licence="BSD-2-Clause",
+    ),
+}
+
+
+def weights_folder(folder: Path | str = "") -> Path:
+    """The folder given, which must exist, else the variable's, else the default.
+
+    Raises:
+      UserError: the folder given does not exist.
+    """
+    if not folder:
+        return Path(os.environ.get(VARIABLE) or DEFAULT_FOLDER).expanduser()
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder} to have weights in: make it, or leave the "
+            f"folder empty for ${VARIABLE}, else {DEFAULT_FOLDER}"
+        )
+    return folder
+
+
+def find_or_fetch(name: str, folder: Path | str = "") -> Path:
+    """The path of one of `KNOWN_FILES`, fetched if the folder does not have it.
+
+    Its SHA-256 is checked at every call; a fetched file gets its name after that.
+
+    Args:
+      name: of the file.
+      folder: see `weights_folder`.
+
+    Raises:
+      UserError: the file is another than the published one, or is not there and
+        cannot be fetched; the message tells how to put it there by hand.
+    """
+    file = KNOWN_FILES[name]
+    path = weights_folder(folder) / name
+    try:
+        if path.exists():
+            _check(path, file)
+        else:
+            _fetch(path, file)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"the weights {path} cannot be read: {reason}") from error
+    return path
+
+
+def _check(path: Path, file: WeightsFile) -> None:
+    digest = hashlib.sha256()
+    with path.open("rb") as placed:
+        while chunk := placed.read(CHUNK):
+            digest.update(chunk)
+    if digest.hexdigest() != file.sha256:
+        raise UserError(
+            f"{path} is damaged, or is not what was published: its SHA-256 is "
+            f"{digest.hexdigest()}, not {file.sha256}; delete it, and it is fetched "
+            f"from {file.url}"
+        )
+
+
+def _fetch(path: Path, file: WeightsFile) -> None:
+    digest = hashlib.sha256()
+    with (
+        atomic.replacing(path) as temporary,
+        Progress(file.size, "bytes") as progress,
+    ):
+        progress.note(f"fetching {file.url} ({file.size:,} bytes) into {path.parent}")
+        with Path(temporary).open("wb") as target:
+            for chunk in _download(path, file):
+                target.write(chunk)
+                digest.update(chunk)
+                progress.advance(len(chunk))
+        if digest.hexdigest() != file.sha256:
+            reason = f"what came has the SHA-256 {digest.hexdigest()}"
+            raise UserError(_by_hand(path, file, reason))
+
+
+def _download(path: Path, file: WeightsFile) -> Iterator[bytes]:
+    """The bytes of the file, and not more of them than it has."""
+    left = file.size
+    try:
+        with urllib.request.urlopen(file.url, timeout=TIMEOUT) as response:
+            while chunk := response.read(min(CHUNK, left + 1)):
+                left -= len(chunk)
+                if left < 0:
+                    break
+                yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(error) or type(error).__name__
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        elif isinstance(error, urllib.error.URLError):
+            reason = str(error.reason)
+        raise UserError(_by_hand(path, file, reason)) from error
+    if left:
+        cut = "fewer" if left > 0 else "more"
+        reason = f"what came has {cut} than its {file.size} bytes"
+        raise UserError(_by_hand(path, file, reason))
+
+
+def _by_hand(path: Path, file: WeightsFile, reason: str) -> str:
+    return (
+        f"{path.name} is not in {path.parent} and could not be fetched from "
+        f"{file.url}: {reason}; try again, or put the file there by hand (SHA-256 "
+        f"{file.sha256}), or let ${VARIABLE} name a folder that has it"
+    )

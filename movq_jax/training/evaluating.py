@@ -1,0 +1,91 @@
+"""The evaluation split, as the averaged weights of a state see it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from movq_jax.data import pipeline
+from movq_jax.errors import UserError
+from movq_jax.training import metrics as metrics_lib
+from movq_jax.training import sharding
+from movq_jax.training.state import TrainState
+
+
+class Evaluator:
+    """Metrics and pictures of a stage's evaluation split, on one mesh."""
+
+    def __init__(self, config: ConfigDict, task, mesh: Mesh) -> None:
+        """`config.eval.batch_size` is rounded up to what the devices share evenly."""
+        self._config = config
+        self._mesh = mesh
+        self._replicated = sharding.replicated(mesh)
+        self._batch_size = sharding.even_batch_size(config.eval.batch_size, mesh)
+        self._step = jax.jit(
+            task.make_eval_step(config), out_shardings=self._replicated
+        )
+        self._preview = task.preview(config)
+
+    def check_data(self) -> None:
+        """Makes one batch, so that wrong settings fail before the first step.
+
+        Raises:
+          UserError: the split is not there, or its images cannot be made ready.
+        """
+        for _ in self._batches(self._batch_size):
+            return
+        raise UserError(
+            f"the split {self._config.data.split_eval!r} of "
+            f"{self._config.data.dataset!r} is empty: nothing to evaluate on"
+        )
+
+    def evaluate(
+        self,
+        state: TrainState,
+        frozen: Any,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> dict[str, float] | None:
+        """Metrics on `config.eval.num_examples` images.
+
+        Args:
+          state: on the mesh.
+          frozen: what the stage's losses look through, on the mesh.
+          stopped: asked before each batch.
+
+        Returns:
+          name -> value; None if `stopped` said so.
+        """
+        parts = []
+        for batch in self._batches(self._config.eval.num_examples):
+            if stopped():
+                return None
+            batch = sharding.shard_local_batch(batch, self._mesh)
+            parts.append(jax.device_get(self._step(state, batch, frozen)))
+        return metrics_lib.compute(metrics_lib.merge(parts), "val")
+
+    def pictures(self, state: TrainState) -> dict[str, np.ndarray]:
+        """The first images, always the same: name -> uint8 [H, W, 3].
+
+        Every device computes all of them: they are few, and of several processes each
+        holds the result.
+        """
+        count = self._config.log.num_images
+        with pipeline.eval_batches(
+            self._config.data, batch_size=count, num_examples=count
+        ) as batches:
+            batch = jax.device_put(next(batches), self._replicated)
+        return self._preview(state, batch)
+
+    def _batches(self, num_examples: int) -> Iterator[pipeline.Batch]:
+        """This host's slices of the first `num_examples` (0: all)."""
+        with pipeline.eval_batches(
+            self._config.data,
+            batch_size=self._batch_size,
+            num_examples=num_examples or None,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ) as batches:
+            yield from batches

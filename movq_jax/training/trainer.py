@@ -1,0 +1,128 @@
+"""What a run is made of and what does not change from step to step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import logging
+from clu import parameter_overview
+from etils import epath
+from ml_collections import ConfigDict
+
+from movq_jax.data import pipeline
+from movq_jax.training import sharding
+from movq_jax.training.checkpoints import Checkpoints, abstract_state
+from movq_jax.training.console import Console
+from movq_jax.training.evaluating import Evaluator
+from movq_jax.training.optimizers import make_schedule
+from movq_jax.training.profiler import Profiler
+from movq_jax.training.ranges import check_ranges
+from movq_jax.training.state import TrainState
+
+
+class Trainer:
+    """One run on one mesh."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: str,
+        *,
+        task,
+        devices=None,
+        profile: range | None = None,
+    ) -> None:
+        """Checks what of the config needs neither data nor files of weights.
+
+        Raises:
+          UserError: the key, its value, and what it could be.
+        """
+        self.config = config
+        self.workdir = epath.Path(workdir)
+        self.task = task
+        self.mesh = sharding.make_mesh(devices)
+        check_ranges(config)
+        task.check(config)
+        self.profiler = Profiler(profile, workdir, config.train.num_steps)
+        self.console = Console(config.train.num_steps, silent=jax.process_index() != 0)
+        self.replicated = sharding.replicated(self.mesh)
+        self.abstract = self.abstract_of(config)
+        self.evaluator = Evaluator(config, task, self.mesh)
+        self.train_steps = {}
+        self.learning_rate = make_schedule(config.optim, "gen")
+
+    def check_and_load(self) -> None:
+        """All that can be wrong before a step is made, without touching the workdir.
+
+        Raises:
+          UserError: batch size, data, or a file of weights.
+        """
+        size, key = self.config.train.batch_size, "config.train.batch_size"
+        parts = self.config.train.accumulation
+        sharding.check_batch_size(size, self.mesh, key, parts)
+        self.train_batches(0).close()
+        self.evaluator.check_data()
+        _ = self.frozen
+
+    @functools.cached_property
+    def frozen(self) -> Any:
+        """Weights that are never trained, loaded once, on the mesh."""
+        return jax.device_put(self.task.load_frozen(self.config), self.replicated)
+
+    def abstract_of(self, config: ConfigDict) -> TrainState:
+        """What a state of `config` looks like on the mesh."""
+        init = functools.partial(self.task.init_state, config)
+        return abstract_state(jax.eval_shape(init), self.replicated)
+
+    def open_checkpoints(self, *, read_only: bool = False) -> Checkpoints:
+        """The run's checkpoints."""
+        return Checkpoints(
+            self.workdir,
+            best_metric=self.task.BEST_METRIC,
+            keep=self.config.checkpoint.keep,
+            read_only=read_only,
+        )
+
+    def fresh_state(self) -> TrainState:
+        """The state before the first step, on the mesh."""
+        init = functools.partial(self.task.init_state, self.config)
+        state = jax.jit(init, out_shardings=self.replicated)()
+        overview = parameter_overview.get_parameter_overview(state.gen_params)
+        logging.info("generator:\n%s", overview)
+        count = sum(x.size for x in jax.tree.leaves(state.gen_params))
+        self.console.say(f"{count:,} parameters on {self.mesh.size} device(s)")
+        return state
+
+    def fit_to_data(self, state: TrainState, step: int) -> TrainState:
+        """What of the state is computed from many batches at once, before `step`."""
+        with self.train_batches(step) as batches:
+            sharded = (sharding.shard_local_batch(b, self.mesh) for b in batches)
+            return self.task.fit_to_data(self.config, state, sharded)
+
+    def train_step(self, phase: str):
+        """The jitted step of a phase; the state's memory is reused."""
+        if phase not in self.train_steps:
+            self.train_steps[phase] = jax.jit(
+                self.task.make_train_step(self.config, phase),
+                donate_argnums=0,
+                out_shardings=(self.replicated, self.replicated),
+            )
+        return self.train_steps[phase]
+
+    def train_batches(self, start: int) -> pipeline.Batches:
+        """This host's slices of the training batches from number `start` on."""
+        return pipeline.train_batches(
+            self.config.data,
+            seed=self.config.seed,
+            batch_size=self.config.train.batch_size,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def evaluate(
+        self, state: TrainState, stopped: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
+        """See `Evaluator.evaluate`."""
+        return self.evaluator.evaluate(state, self.frozen, stopped)
