@@ -55,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.loss.quantizer_weight = 0.25
     config.loss.perceptual.update(name="squeezenet", weight=1.0, dtype="float32")
-    config.loss.adversarial.update(weight=0.8, start=GAN_START)
+    config.loss.adversarial.weight = 0.8
     config.loss.discriminator.update(width=32, layers=2)
 
     if school == "stable":
@@ -63,7 +63,8 @@ def get_config(arg: str = "") -> ConfigDict:
         config.loss.discriminator.update(width=16, max_width=64)
     elif school == "papers":
         config.loss.adversarial.adaptive_max = 1.0
-    config.loss.adversarial.warmup = 0 if school == "unguarded" else WARMUP
+    warmup = 0 if school == "unguarded" else WARMUP
+    config.loss.adversarial.update(start=GAN_START, warmup=warmup)
 
     for adam in (config.optim.gen, config.optim.disc):
         adam.learning_rate = 1e-3
