@@ -65,7 +65,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     for adam in (config.optim.gen, config.optim.disc):
         adam.update(learning_rate=1e-4, b1=0.5, b2=0.9)
-    config.optim.clip.update(name="value", value=1.0)
+    for clip in config.optim.clip.values():
+        clip.update(name="value", value=1.0)
 
     config.data.dataset = "imagenet"
     config.data.train.update(flip=False)

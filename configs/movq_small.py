@@ -17,8 +17,9 @@ The schools are two, and what they avoid is the third:
 - `unguarded`: the papers' to the letter, without these two additions: it pushes from
   its first, random, step on, and the adaptive weight may grow to 1e4.
 
-Number to reach: see docs/gan_start.md, which compares the three. Cost: minutes on 2 CPU
-cores.
+Number to reach: 23.5 to 23.7 dB PSNR on 64 held-out photographs of clothes, 23.2 to
+23.3 dB with `stable`, 21.4 to 22.4 dB with `unguarded`: see docs/gan_start.md.
+Cost: 7 to 10 minutes on a CPU core.
 Arguments: `stable` or `unguarded`; `tiny` (seconds, to see that everything runs).
 """
 

@@ -24,45 +24,20 @@ from ml_collections import ConfigDict
 
 from movq_jax.config import read_arg, schema
 
-TRAIN_IMAGES = 60_000
-EPOCHS = 150
-BATCH_SIZE = 48
-
 
 def get_config(arg: str = "") -> ConfigDict:
     """Return the config; `arg` may be 'stable', 'tiny', or both: 'stable,tiny'."""
     words = read_arg(arg, ["stable", "tiny"])
-    config = schema.tokenizer_config()
-
-    config.model.update(
-        width=128,
-        multipliers=(1, 1, 2, 2, 4),
-        res_blocks=2,
-        attention_factors=(16,),
-        z_channels=256,
-    )
-    config.model.decoder_norm = {"name": "group"}
-    config.model.quantizer = {
-        "name": "vq",
-        "codebook_size": 1024,
-        "dim": 256,
-        "beta": 0.25,
-        "legacy": True,
-    }
+    config = schema.tokenizer_config()  # VQGAN f16, 1024 codes x 256
     schema.lpips(config, weight=1.0)
     config.loss.adversarial.update(weight=0.8, start=30_000)
-
-    config.optim.gen.learning_rate = 4.5e-6 * BATCH_SIZE
-    config.optim.disc.learning_rate = 4.5e-6 * BATCH_SIZE
 
     config.data.dataset = "ffhq"
     config.data.train.resize = {"name": "squash"}
     config.data.train.crop = {"name": "none"}
     config.data.eval.resize = {"name": "squash"}
     config.data.eval.crop = {"name": "none"}
-    config.train.batch_size = BATCH_SIZE
-    config.train.num_steps = EPOCHS * TRAIN_IMAGES // BATCH_SIZE
-    config.train.ema_decay = 0.0
+    schema.vqgan_epochs(config, 150, images=60_000, batch_size=48)
     if "stable" in words:
         schema.stabilise(config)
     return schema.shrink(config) if "tiny" in words else config

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from movq_jax import fields as checks
 from movq_jax.errors import UserError
 
 
@@ -57,13 +58,16 @@ def call(
     """`chosen(*args, **fields, **extra)`, with a clear error for a field of no use.
 
     Raises:
-      UserError: for an unknown or missing field.
+      UserError: for an unknown or missing field, and for a value that is no int,
+        float, bool or str where the signature says so.
     """
     signature = inspect.signature(chosen)
     known = [p for p in signature.parameters if p not in ("parent", "name", *extra)]
     for field in fields:
         if field not in known:
             raise UserError(f"{where} has no field {field!r}{nearest(field, known)}")
+        kind = signature.parameters[field].annotation
+        checks.check_type(f"{where.split()[0]}.{field}", fields[field], kind)
     try:
         signature.bind(*args, **fields, **extra)
     except TypeError as error:

@@ -27,6 +27,7 @@ MAY_CHANGE_ON_RESUME = (
     "checkpoint.*",
     "data.data_dir",
     "data.num_threads",
+    "loss.perceptual.weights",  # where the file lies
 )
 
 

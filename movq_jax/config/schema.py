@@ -59,14 +59,19 @@ def _model() -> dict:
         # group, or spatial (modulated by the quantised map), which has a field init:
         # it starts as a group norm ('identity') or as torch's would ('torch').
         "decoder_norm": {"name": "group"},
-        # vq, or multichannel: num_channels indices a position from one codebook.
+        # vq, multichannel or residual (num_channels indices a position from one
+        # codebook), dual (a global and a local codebook), fsq or lfq (no codebook).
         # beta weighs the commitment; with legacy, as in published code, the codebook.
+        # form: of the codes, plain, l2 or linear. estimator: straight_through, or
+        # rotation.
         "quantizer": {
             "name": "vq",
             "codebook_size": 1024,
             "dim": 256,
             "beta": 0.25,
             "legacy": True,
+            "form": "plain",
+            "estimator": "straight_through",
         },
     }
 
@@ -114,15 +119,19 @@ def _optim() -> dict:
         "gen": dict(adam),  # encoder, quantizer and decoder
         "disc": dict(adam),
         # Of both: constant, cosine or linear, the last two down to end_factor times
-        # the learning rate at num_steps.
+        # the learning rate at num_steps. Each warms up when it begins to learn.
         "schedule": {
             "name": "constant",
             "warmup_steps": 0,
             "num_steps": 0,  # follows train.num_steps
             "end_factor": 0.0,
         },
-        # none, global_norm, layer_wise (the norm of each tensor) or value: at `value`.
-        "clip": {"name": "none", "value": 1.0},
+        # Of the gradients: none, global_norm, layer_wise (the norm of each tensor) or
+        # value: at `value`.
+        "clip": {
+            "gen": {"name": "none", "value": 1.0},
+            "disc": {"name": "none", "value": 1.0},
+        },
     }
 
 
@@ -157,6 +166,10 @@ def _train() -> dict:
         "ema_decay": 0.9999,  # of the weights that are evaluated; 0: the latest ones
         # none, or kmeans: from encoder features, before each of `steps`.
         "codebook_init": {"name": "none"},
+        # What moves codes besides the optimizer, see `training.codebook_rules`:
+        # gradient (nothing), ema (instead of the optimizer), or cvq. Codes with running
+        # counts below revive_below are replaced by features (0: none; not with cvq).
+        "codebook_update": {"name": "gradient", "decay": 0.99, "revive_below": 0.0},
         "max_bad_steps": 100,  # in a row with non-finite numbers, then give up
         # Memory for time: parts of a batch that go one after the other, and levels of
         # encoder and decoder (0: at the image's size) that are computed twice.
@@ -174,6 +187,22 @@ def lpips(config: ConfigDict, weight: float = 1.0) -> ConfigDict:
     return config
 
 
+def vqgan_epochs(
+    config: ConfigDict, epochs: int, *, images: int, batch_size: int
+) -> ConfigDict:
+    """Give `config`, in place, VQGAN's optimization for `epochs`, and return it.
+
+    As its code has it: Adam (0.5, 0.9) at 4.5e-6 times the batch, without averaged
+    weights.
+    """
+    for adam in (config.optim.gen, config.optim.disc):
+        adam.learning_rate = 4.5e-6 * batch_size
+    config.train.batch_size = batch_size
+    config.train.num_steps = epochs * images // batch_size
+    config.train.ema_decay = 0.0
+    return config
+
+
 def stabilise(config: ConfigDict) -> ConfigDict:
     """Give `config`, in place, the GAN terms of the other school, and return it.
 
@@ -181,7 +210,9 @@ def stabilise(config: ConfigDict) -> ConfigDict:
     and regularised, as in Google's tokenizer of MaskGIT (2202.04200): non-saturating
     loss of weight 0.1, blur-pooled discriminator of StyleGAN's kind, R1 of cost 10,
     Adam (0, 0.99) at 1e-4. R1 at each 16th step only (StyleGAN2), the first 1,000 steps
-    of the discriminator without push, and clipping are choices of this project.
+    of the discriminator without push, and clipping are choices of this project. The
+    discriminator's gradients are not clipped: those of the penalty, 16 times as large
+    at one step of 16, would be cut to nothing.
     """
     adversarial = config.loss.adversarial
     adversarial.update(name="non_saturating", weight=0.1, adaptive=False, warmup=1_000)
@@ -190,15 +221,106 @@ def stabilise(config: ConfigDict) -> ConfigDict:
     config.loss.discriminator = {"name": "stylegan", "width": 64, "max_width": 512}
     for adam in (config.optim.gen, config.optim.disc):
         adam.update(learning_rate=1e-4, b1=0.0, b2=0.99)
-    config.optim.clip.update(name="global_norm", value=1.0)
+    config.optim.clip.gen.update(name="global_norm", value=1.0)
     return config
 
 
-def shrink(config: ConfigDict) -> ConfigDict:
+def few_photographs(config: ConfigDict) -> ConfigDict:
+    """Make `config`, in place, learn from a handful of photographs, and return it.
+
+    What the configs of `photos` have in common: a small backbone (width 32, factor 4),
+    squared error without a discriminator, codebooks from encoder features (k-means)
+    before the first step and at a few early ones, so that no code is dead, and 800
+    steps of random crops. Colour channels are permuted, because so few photographs do
+    not hold all colours.
+    """
+    config.model.update(
+        width=32,
+        multipliers=(1, 1, 2),
+        res_blocks=1,
+        attention_factors=(),
+        z_channels=64,
+    )
+    config.loss.reconstruction.update(name="l2", weight=4.0)
+    config.loss.quantizer_weight = 0.25
+    config.loss.adversarial.name = "none"
+
+    for adam in (config.optim.gen, config.optim.disc):
+        adam.update(learning_rate=2e-3, b1=0.9, b2=0.99)
+    config.optim.schedule.update(name="cosine", warmup_steps=20, end_factor=0.05)
+    config.optim.clip.gen.update(name="global_norm", value=1.0)
+
+    config.data.update(dataset="photos", image_size=64, num_threads=2, decode_once=True)
+    config.data.train.resize = {"name": "none"}
+    config.data.train.crop = {
+        "name": "random_scaled",
+        "min_scale": 1.0,
+        "max_scale": 2.0,
+    }
+    config.data.train.permute_channels = True
+    config.data.eval.resize = {"name": "short_side"}
+    config.data.eval.image_size = 256
+
+    config.train.update(num_steps=800, batch_size=8, ema_decay=0.99, max_bad_steps=10)
+    config.train.codebook_init = {
+        "name": "kmeans",
+        "steps": (0, 40, 100, 200, 300, 400),
+        "features_per_code": 20,
+        "iterations": 10,
+    }
+    config.eval.update(every=400, num_examples=0, batch_size=2)
+    config.log.update(every=20, images_every=400, num_images=4)
+    config.checkpoint.every = 400
+    return config
+
+
+def dual_codebook(config: ConfigDict) -> ConfigDict:
+    """Give `config`, in place, the paper's dual codebook (2503.10832), and return it.
+
+    The authors' code has losses of the halves with beta on the commitment, LPIPS of
+    weight 1.25 and a discriminator from step 10,000.
+    """
+    config.model.quantizer = {
+        "name": "dual",
+        "codebook_size": 512,  # rows of each book
+        "dim": 256,  # both halves together
+        "global_half": "first",
+        "depth": 6,  # layers of the transformer over the global book
+        "heads": 8,
+        "ffn": 2048,
+        "dropout": 0.1,
+        "beta": 0.25,
+        "legacy": False,
+    }
+    lpips(config, weight=1.25)
+    config.loss.adversarial.update(weight=0.8, start=10_000)
+    return config
+
+
+DUAL_VARIANTS = ("depth0", "ema", "modulated")
+
+
+def vary_dual(config: ConfigDict, words: set[str]) -> ConfigDict:
+    """Change a dual codebook's `config`, in place, as `words` say, and return it.
+
+    `depth0`: no transformer, so that it is plain product quantisation. `ema`: codes
+    that no transformer makes are running means, not trained by gradient. `modulated`:
+    MoVQ's decoder.
+    """
+    if "depth0" in words:
+        config.model.quantizer.depth = 0
+    if "ema" in words:
+        config.train.codebook_update.name = "ema"
+    if "modulated" in words:
+        config.model.decoder_norm = {"name": "spatial", "init": "identity"}
+    return config
+
+
+def shrink(config: ConfigDict, dataset: str = "photos") -> ConfigDict:
     """Make `config`, in place, a run of seconds on a CPU, and return it.
 
     What the experiment is made of stays: its quantizer, norms, losses, optimizers and
-    number of levels. Sizes and steps become small, the data set `photos`.
+    number of levels. Sizes and steps become small, the data those of `dataset`.
     """
     config.model.update(
         width=32,
@@ -207,8 +329,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         z_channels=min(16, config.model.z_channels),
         dtype="float32",
     )
-    quantizer = config.model.quantizer
-    quantizer.update(codebook_size=32, dim=min(8, quantizer.dim))
+    _shrink_quantizer(config.model.quantizer)
     config.loss.perceptual.name = "none"  # its networks are not tiny
     adversarial = config.loss.adversarial
     adversarial.start = min(2, adversarial.start)
@@ -221,8 +342,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
         config.loss.discriminator.max_width = 16
     schedule = config.optim.schedule
     schedule.warmup_steps = min(2, schedule.warmup_steps)
-    config.data.update(dataset="photos", image_size=32, num_threads=2, decode_once=True)
-    config.data.train.resize = {"name": "none"}
+    config.data.update(dataset=dataset, image_size=32, num_threads=2, decode_once=True)
+    config.data.train.resize = {"name": "none" if dataset == "photos" else "short_side"}
     config.data.train.crop = {"name": "random"}
     config.data.eval.resize = {"name": "short_side"}
     config.data.eval.crop = {"name": "center"}
@@ -232,3 +353,16 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.log.update(every=1, images_every=3, num_images=4)
     config.checkpoint.every = 3
     return config
+
+
+def _shrink_quantizer(quantizer: ConfigDict) -> None:
+    """Few and short codes, whatever the family member calls them."""
+    if quantizer.name == "dual":
+        quantizer.update(codebook_size=32, dim=16, heads=2, ffn=16)
+        quantizer.depth = min(1, quantizer.depth)
+    elif quantizer.name == "fsq":
+        quantizer.levels = quantizer.levels[:3]
+    elif quantizer.name == "lfq":
+        quantizer.update(bits=min(8, quantizer.bits), group=0)
+    else:
+        quantizer.update(codebook_size=32, dim=min(8, quantizer.dim))

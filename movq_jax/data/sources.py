@@ -5,6 +5,7 @@ TensorFlow Datasets with ArrayRecord files: those that `movq prepare` writes, an
 that TensorFlow Datasets prepared itself. TensorFlow is not needed to read either.
 """
 
+import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -76,14 +77,16 @@ def open_split(place: Place, split: str) -> Source:
 
     Args:
         place: `dataset` is `name`, `name/config`, or either with `:version`; without
-            a version the latest is taken. For `data_dir` see `resolve_data_dir`.
+            a version the latest is taken, without a config the only one there. For
+            `data_dir` see `resolve_data_dir`.
         split: in the notation of TensorFlow Datasets.
 
     Raises:
         UserError: dataset, version or split do not exist (the message says what is
             there, and how to prepare it), or the files are not whole.
     """
-    folder = find_dataset(place.dataset, resolve_data_dir(place.data_dir))
+    data_dir = resolve_data_dir(place.data_dir)
+    folder = find_dataset(place.dataset, data_dir)
     info = tfds.builder_from_directory(folder).info
     if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
@@ -95,7 +98,7 @@ def open_split(place: Place, split: str) -> Source:
         raise UserError(f"{folder} has no feature 'image', only {features}")
     shards = _shards(info, split, folder)
     file_name = next((name for name in _FILE_NAMES if name in info.features), None)
-    name = f"{folder.relative_to(folder.parents[1])} {split}"
+    name = f"{folder.relative_to(data_dir)} {split}"
     return Source(name, ArrayRecordDataSource(shards), file_name)
 
 
@@ -115,25 +118,28 @@ def resolve_data_dir(data_dir: str | os.PathLike | None) -> Path:
 
 
 def find_dataset(dataset: str, data_dir: Path) -> Path:
-    """Return the folder of a prepared dataset, `<data_dir>/<name>/<version>`.
+    """Return a prepared dataset's folder, `<data_dir>/<name>[/<config>]/<version>`.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or there are several configs of it and none is
+            chosen.
     """
-    name, _, version = dataset.partition(":")
+    name, colon, version = dataset.partition(":")
     versions = _versions(data_dir / name)
-    if version and version not in versions:
+    configs = [] if versions else _datasets(data_dir / name)
+    if len(configs) == 1:
+        return find_dataset(f"{name}/{configs[0]}{colon}{version}", data_dir)
+    if version and not configs and version not in versions:
         there = ", ".join(versions) or "no version"
         raise UserError(f"{name} {version} is not in {data_dir}, there is {there}")
     if versions:
         return data_dir / name / (version or list(versions)[-1])
-    configs = _datasets(data_dir / name)
     if configs:
         raise UserError(
             f"{name} in {data_dir} comes as {', '.join(configs)}: choose one, such as "
             f"{name}/{configs[0]}"
         )
-    there = _datasets(data_dir)
+    there = _datasets_and_configs(data_dir)
     hint = families.nearest(name, there) if there else ", where no dataset is"
     raise UserError(
         f"dataset {name!r} is not prepared in {data_dir}{hint}. Prepare it: "
@@ -159,10 +165,20 @@ def _datasets(folder: Path) -> list[str]:
     return sorted(child.name for child in folder.iterdir() if _versions(child))
 
 
+def _datasets_and_configs(data_dir: Path) -> list[str]:
+    children = sorted(data_dir.iterdir()) if data_dir.is_dir() else []
+    configs = [f"{c.name}/{config}" for c in children for config in _datasets(c)]
+    return _datasets(data_dir) + configs
+
+
 def _how_to_prepare(name: str, data_dir: Path) -> str:
     command = "python -m movq_jax.tools.prepare"
-    if name in BUILDERS and name != "folder":
-        return f"{command} --dataset={name} --data-dir={data_dir}"
+    # Of an edition that no builder knows, its builder says which there are.
+    kind = name if name in BUILDERS else name.partition("/")[0]
+    if kind in BUILDERS and kind != "folder":
+        needs_source = "source" in inspect.signature(BUILDERS[kind]).parameters
+        source = " --source=DIR" if needs_source else ""
+        return f"{command} --dataset={kind}{source} --data-dir={data_dir}"
     return (
         f"{command} --dataset=folder --source=DIR --name={name} --data-dir={data_dir}"
     )

@@ -1,11 +1,13 @@
 """The memory of a compiled program, and the largest batch that fits into a device's."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -50,6 +52,23 @@ def compile_program(program: Program) -> Compiled:
         options = {"donate_argnums": 0, "out_shardings": sharding.replicated(mesh)}
     call = jax.jit(program.function, **options).lower(*program.arguments).compile()
     return Compiled(call, time.perf_counter() - start, _analysis(call))
+
+
+@contextlib.contextmanager
+def without_compilation_cache() -> Iterator[None]:
+    """Within it nothing compiled is read from disk or kept there.
+
+    So `Compiled.seconds` is what compiling takes, whatever
+    `$JAX_COMPILATION_CACHE_DIR` says.
+    """
+    enabled = jax.config.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # jax looks at its config but once
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()
 
 
 def _analysis(compiled: Any) -> Memory | None:

@@ -1,6 +1,7 @@
 """How fast a model trains, encodes and decodes on the devices that are here."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from movq_jax import families
 from movq_jax.data import pipeline
 from movq_jax.errors import UserError
 from movq_jax.measuring import memory, programs, rates, timing
@@ -34,7 +36,7 @@ def measure_model(
     config: ConfigDict,
     parts: Sequence[str],
     *,
-    phase: str,
+    phase: str | None,
     breakdown: bool,
     real_data: bool,
     rounds: int,
@@ -42,23 +44,30 @@ def measure_model(
 ) -> dict[str, Any]:
     """Compiles and times, by turns, and compares with the rate of matrix products.
 
+    What jax keeps of compiled programs is not looked at meanwhile.
+
     Args:
       config: `train.batch_size` images go through every part at once.
       parts: of `PARTS`.
-      phase: of the training step.
+      phase: of the training step; None: the last that the config has.
       breakdown: also time the networks of a training step, each by itself.
       real_data: the training step gets its batches from the pipeline of `config.data`.
       rounds: how often they take turns.
-      limits: how long a turn lasts.
+      limits: how long a turn lasts; with lazy R1 it ends with a whole period. Matrix
+        products are the yardstick: their turns last as many seconds, whatever the
+        number of steps, and `rates.LEAST_SECONDS` at least.
 
     Returns:
-      `device`, `matrix_product`, and name -> record, see `_record`, of `parts` and of
-      `breakdown`.
+      `phase` (None: no training step), `device`, `matrix_product`, and name -> record,
+      see `_record`, of `parts` and of `breakdown`.
 
     Raises:
-      UserError: the devices cannot share the batch, the dataset is not there, or memory
-        does not suffice.
+      UserError: the config is one that training refuses, or has no such phase; the
+        devices cannot share the batch, the dataset is not there, or memory does not
+        suffice.
     """
+    programs.check_config(config)
+    phase = _read_phase(phase, programs.phases(config))
     mesh = sharding.make_mesh()
     size = config.train.batch_size
     sharding.check_batch_size(size, mesh, "the batch size")
@@ -71,14 +80,21 @@ def measure_model(
     wanted = list(_programs(config, parts, phase, shapes))
     pieces = list(_pieces(config, shapes)) if breakdown else []
     with contextlib.ExitStack() as stack, _memory_errors():
+        stack.enter_context(memory.without_compilation_cache())
         feed = None
         if real_data:
             feed = stack.enter_context(RealImages(config, mesh))
         ready = _prepare(wanted + pieces, feed)
         product = rates.fastest_product(config.model.dtype, jax.devices()[0])
-        turns = {name: part.runner for name, part in ready.items()}
+        seconds = max(limits.seconds, rates.LEAST_SECONDS)
         times = timing.time_by_turns(
-            turns | {_PRODUCT: product}, rounds=rounds, limits=limits
+            {name: part.runner for name, part in ready.items()} | {_PRODUCT: product},
+            rounds=rounds,
+            limits={
+                name: dataclasses.replace(limits, period=part.program.period)
+                for name, part in ready.items()
+            }
+            | {_PRODUCT: timing.Limits(seconds=seconds)},
         )
     measured = _rate_of(product, times.pop(_PRODUCT))
     records = {
@@ -86,6 +102,7 @@ def measure_model(
         for name, part in ready.items()
     }
     return {
+        "phase": phase if "train" in parts else None,
         "device": describe_device(mesh),
         "matrix_product": {"dtype": config.model.dtype, **measured},
         "parts": {program.name: records[program.name] for program in wanted},
@@ -113,7 +130,7 @@ class RealImages:
         self._batches = pipeline.train_batches(
             config.data, seed=config.seed, batch_size=config.train.batch_size, start=0
         )
-        self.waited = 0.0  # seconds
+        self.waits: list[float] = []  # seconds of each call
 
     def __enter__(self) -> "RealImages":
         return self
@@ -125,8 +142,19 @@ class RealImages:
         """The next batch."""
         start = time.perf_counter()
         batch = sharding.shard_local_batch(next(self._batches), self._mesh)
-        self.waited += time.perf_counter() - start
+        self.waits.append(time.perf_counter() - start)
         return batch
+
+
+def _read_phase(wanted: str | None, known: Sequence[str]) -> str:
+    if wanted is None:
+        return known[-1]
+    if wanted not in known:
+        raise UserError(
+            f"this config's training has no phase {wanted!r}"
+            f"{families.nearest(wanted, known)}"
+        )
+    return wanted
 
 
 def _programs(
@@ -171,22 +199,28 @@ def _prepare(wanted: Sequence[Program], feed: RealImages | None) -> dict[str, _P
             jax.block_until_ready(runner.run())
             ready[program.name] = _Part(program, result, runner, peak(), own_feed)
         if own_feed is not None:
-            own_feed.waited = 0.0
+            own_feed.waits.clear()
     return ready
 
 
 def _record(
     part: _Part, times: list[list[float]], shapes: Shapes, measured: float
 ) -> dict[str, Any]:
-    """Times of a part and what follows from them. FLOPs and bytes are of one device."""
-    seconds = timing.summary(times)
+    """Times of a part and what follows from them. FLOPs and bytes are of one device.
+
+    Where R1 is lazy, `period` is how many steps it has one in, and FLOPs and rates are
+    those of whole periods: the mean of the former, `of_period` of `timing.summary`.
+    """
+    period = part.program.period
+    seconds = timing.summary(times, period)
     flops = programs.flops_per_image(part.program, shapes)
-    images = shapes.batch_size / seconds["median"]
+    images = shapes.batch_size / seconds["of_period"]
     devices = shapes.mesh.size
     rate = flops * images / devices
     peak = rates.datasheet_peak(shapes.mesh.devices.flat[0].device_kind)
     record = {
         "compile_seconds": part.compiled.seconds,
+        "period": period,
         "step_seconds": seconds,
         "images_per_second": images,
         "images_per_second_per_device": images / devices,
@@ -197,8 +231,8 @@ def _record(
         **_memory_record(part),
     }
     if part.feed is not None:
-        total = sum(map(sum, times))
-        record["data_wait_share"] = min(1.0, part.feed.waited / total)
+        waited = timing.of_timed_steps(part.feed.waits, times)
+        record["data_wait_share"] = sum(waited) / sum(map(sum, times))
     return record
 
 

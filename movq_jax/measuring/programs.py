@@ -20,6 +20,7 @@ from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
 from movq_jax.training import sharding, tokenizer_task
 from movq_jax.training.discriminator_step import build_discriminator
 from movq_jax.training.perceptual import make_perceptual
+from movq_jax.training.ranges import check_ranges
 
 
 class Program(NamedTuple):
@@ -31,6 +32,9 @@ class Program(NamedTuple):
     # The first argument is given up, and the first result takes its place.
     carries: bool = False
     id_limit: int = 1  # integers among the arguments lie below it
+    # Lazy R1: one step in `period` does more than the others, which are `usual`.
+    period: int = 1
+    usual: Callable | None = None
 
 
 class Shapes(NamedTuple):
@@ -54,6 +58,16 @@ class Shapes(NamedTuple):
         return _placed(tree, sharding.replicated(self.mesh))
 
 
+def check_config(config: ConfigDict) -> None:
+    """Refuses what training refuses before it looks at devices, data and weights.
+
+    Raises:
+      UserError: the key, its value, and what it could be.
+    """
+    check_ranges(config)
+    tokenizer_task.check(config)
+
+
 def phases(config: ConfigDict) -> list[str]:
     """The phases that a run of `config` goes through, in their order."""
     adversarial = config.loss.adversarial
@@ -71,8 +85,22 @@ def train_step(config: ConfigDict, phase: str, shapes: Shapes) -> Program:
         {"image": shapes.images()},
         shapes.replicated(frozen),
     )
-    step = tokenizer_task.make_train_step(config, phase)
-    return Program(f"train ({phase})", step, arguments, carries=True)
+    program = Program(
+        f"train ({phase})",
+        tokenizer_task.make_train_step(config, phase),
+        arguments,
+        carries=True,
+    )
+    adversarial = config.loss.adversarial
+    r1 = adversarial.r1
+    if adversarial.name == "none" or phase == "reconstruction" or not r1.weight:
+        return program
+    if r1.every == 1:
+        return program
+    without = config.copy_and_resolve_references()
+    without.loss.adversarial.r1.weight = 0.0
+    usual = tokenizer_task.make_train_step(without, phase)
+    return program._replace(period=r1.every, usual=usual)
 
 
 def encode(model: Any, shapes: Shapes) -> Program:
@@ -97,7 +125,9 @@ def decode(model: Any, shapes: Shapes) -> Program:
 
     ids = jax.ShapeDtypeStruct(grid_shape(tokenizer, shapes), jnp.int32)
     arguments = (shapes.replicated(_parameters(tokenizer)), shapes.batched(ids))
-    return Program("decode", function, arguments, id_limit=tokenizer.codebook_size)
+    return Program(
+        "decode", function, arguments, id_limit=min(tokenizer.codebook_sizes)
+    )
 
 
 def grid_shape(tokenizer: Tokenizer, shapes: Shapes) -> tuple[int, int, int, int]:
@@ -121,7 +151,7 @@ def tokenizer_parts(model: Any, shapes: Shapes) -> Iterator[Program]:
                 {"params": params},
                 x,
                 method=name,
-                rngs={"dropout": jax.random.key(0)},
+                rngs={name: jax.random.key(0) for name in ("dropout", "codebook")},
                 **kwargs,
             )
             return result
@@ -210,8 +240,11 @@ def with_backward(program: Program) -> Program:
 
 
 def flops_per_image(program: Program, shapes: Shapes) -> int:
-    """Counted, not compiled; see `movq_jax.flops`."""
+    """Counted, not compiled, see `movq_jax.flops`; the mean over a period of steps."""
     flops = count_flops(program.function, *program.arguments)
+    if program.usual is not None:
+        usual = count_flops(program.usual, *program.arguments)
+        flops = (flops + (program.period - 1) * usual) / program.period
     return round(flops / shapes.batch_size)
 
 

@@ -36,6 +36,7 @@ DATASHEET_FP16 = {r"T4\b": 65, r"V100": 125}
 
 _SIZES = {"cpu": (256, 512, 1024, 2048), "accelerator": (2048, 4096, 8192, 16384)}
 _WARM_UP = Limits(seconds=0.2)
+LEAST_SECONDS = 0.2  # of each turn of the products, however short those of programs are
 
 
 def datasheet_peak(device_kind: str) -> float | None:

@@ -58,7 +58,8 @@ def describe_training(config: ConfigDict) -> dict[str, Any]:
 
     Returns:
       `parameters` and `flops` (of an image) of the networks of the losses,
-      `train_step`: FLOPs of an image by phase, and `state_bytes` by part.
+      `train_step`: FLOPs of an image by phase (with lazy R1 the mean over its steps),
+      and `state_bytes` by part.
     """
     size = config.data.image_size
     shapes = Shapes(1, size, _one_device())
@@ -94,15 +95,16 @@ def describe_training(config: ConfigDict) -> dict[str, Any]:
 def _code(tokenizer: Tokenizer, shapes: Shapes) -> dict[str, Any]:
     """The grid of indices, and how many bits it takes."""
     _, height, width, channels = programs.grid_shape(tokenizer, shapes)
-    bits = math.log2(tokenizer.codebook_size)
-    total = height * width * channels * bits
+    bits = tokenizer.bits_per_position
+    total = height * width * bits
     pixels = shapes.image_size**2
     return {
         "factor": tokenizer.factor,
         "grid": [height, width, channels],
         "codebook_size": tokenizer.codebook_size,
+        "codebook_sizes": list(tokenizer.codebook_sizes),
         "tokens_per_image": height * width * channels,
-        "bits_per_position": channels * bits,
+        "bits_per_position": bits,
         "bits_per_image": total,
         "bits_per_pixel": total / pixels,
         "compression_ratio": RAW_BITS * pixels / total if total else math.inf,

@@ -1,6 +1,7 @@
 """Timing compiled programs by turns, so that whatever slows one slows all alike."""
 
 import contextlib
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,21 +48,28 @@ class Runner:
         return results[1]  # the state will be given up, the metrics will not
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long a turn lasts: a number of steps, or seconds (one step at least)."""
+    """How long a turn lasts: a number of steps, or seconds.
 
-    def __init__(self, *, seconds: float, steps: int | None = None) -> None:
-        self.seconds, self.steps = seconds, steps
+    It ends with a whole period of steps: one at least.
+    """
+
+    seconds: float
+    steps: int | None = None
+    period: int = 1
 
     def reached(self, steps: int, seconds: float) -> bool:
         """Whether that is enough."""
+        if steps == 0 or steps % self.period:
+            return False
         if self.steps is not None:
             return steps >= self.steps
-        return steps > 0 and seconds >= self.seconds
+        return seconds >= self.seconds
 
 
 def time_by_turns(
-    turns: Mapping[str, Turn], *, rounds: int, limits: Limits
+    turns: Mapping[str, Turn], *, rounds: int, limits: Mapping[str, Limits]
 ) -> dict[str, list[list[float]]]:
     """Seconds of the steps of each, [rounds][steps]; progress goes to stderr.
 
@@ -71,7 +79,7 @@ def time_by_turns(
     with Progress(rounds * len(turns), "turns") as progress:
         for _ in range(rounds):
             for name, turn in turns.items():
-                times[name].append(time_steps(turn.run, limits))
+                times[name].append(time_steps(turn.run, limits[name]))
                 progress.advance()
     return times
 
@@ -106,12 +114,31 @@ def time_steps(
     return times
 
 
-def summary(rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Seconds of a step over all rounds, and the median of each round."""
+def of_timed_steps(
+    values: Sequence[float], rounds: Sequence[Sequence[float]]
+) -> list[float]:
+    """Of one value for each step that was started, those of the steps in `rounds`."""
+    timed, place = [], 0
+    for times in rounds:
+        place += 1  # the step that does not count
+        timed.extend(values[place : place + len(times)])
+        place += len(times)
+    return timed
+
+
+def summary(rounds: Sequence[Sequence[float]], period: int = 1) -> dict[str, Any]:
+    """Seconds of a step over all rounds, and the median of each round.
+
+    Where one step in `period` does more than the others, the median does not show it.
+    So `of_period` is the median over whole periods of their mean, which leaves out what
+    disturbed some of them, as a median does; with a period of 1 it is the median.
+    """
     times = np.concatenate([np.asarray(times) for times in rounds])
     p10, median, p90, p99 = np.percentile(times, [10, 50, 90, 99])
     return {
         "median": float(median),
+        "mean": float(times.mean()),
+        "of_period": float(np.median(times.reshape(-1, period).mean(axis=1))),
         "min": float(times.min()),
         "p10": float(p10),
         "p90": float(p90),

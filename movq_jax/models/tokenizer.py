@@ -12,6 +12,13 @@ import jax.numpy as jnp
 
 from movq_jax import families
 from movq_jax.errors import UserError
+from movq_jax.fields import (
+    are_whole,
+    check_choice,
+    check_members,
+    check_share,
+    check_size,
+)
 from movq_jax.models.autoencoder import Decoder, Encoder
 from movq_jax.models.layers import DECODER_NORMS
 from movq_jax.models.quantizers import QUANTIZERS, QuantizerOutput
@@ -32,7 +39,7 @@ class Tokenizer(nn.Module):
     """Images to a grid of indices, and back.
 
     Attributes:
-      quantizer: {name, ...fields}, see `movq_jax.models.quantizers.QUANTIZERS`.
+      quantizer: {name, ...fields}, see `movq_jax.models.quantizers`.
       decoder_norm: {name: 'group'} (VQGAN) or {name: 'spatial', init: ...} (MoVQ).
       width, multipliers, res_blocks, attention_factors, z_channels: see `Encoder`.
       dropout: in the residual blocks, in training.
@@ -60,14 +67,29 @@ class Tokenizer(nn.Module):
         return 2 ** (len(self.multipliers) - 1)
 
     @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """The number of values that each channel's index can take, M numbers."""
+        return self.make_quantizer(parent=None).codebook_sizes
+
+    @property
     def codebook_size(self) -> int:
-        """K, the number of values an index can take."""
-        return self.make_quantizer(parent=None).codebook_size
+        """K, the number of values an index can take, in the channel with the most."""
+        return max(self.codebook_sizes)
 
     @property
     def num_channels(self) -> int:
         """M, the number of indices a position has."""
-        return self.make_quantizer(parent=None).num_channels
+        return len(self.codebook_sizes)
+
+    @property
+    def channel_books(self) -> tuple[str, ...]:
+        """Which codebook each channel's index points into, M names."""
+        return self.make_quantizer(parent=None).channel_books
+
+    @property
+    def bits_per_position(self) -> float:
+        """log2 of the number of different positions."""
+        return sum(map(math.log2, self.codebook_sizes))
 
     def make_quantizer(self, **extra) -> nn.Module:
         where = "config.model.quantizer"
@@ -95,7 +117,7 @@ class Tokenizer(nn.Module):
         dtype = jnp.dtype(self.dtype)
         self.encoder = Encoder(z_channels=self.z_channels, **self._backbone())
         self.quantize = self.make_quantizer()
-        self.quant_conv = nn.Conv(self.quantize.depth, (1, 1), dtype=dtype)
+        self.quant_conv = nn.Conv(self.quantize.latent_channels, (1, 1), dtype=dtype)
         self.post_quant_conv = nn.Conv(self.z_channels, (1, 1), dtype=dtype)
         self.decoder = self.make_decoder()
 
@@ -132,6 +154,16 @@ class Tokenizer(nn.Module):
             z_q = self.quantize.codes(ids)
         return self.decode_latents(z_q)
 
+    def codes_in_effect(self) -> dict[str, jax.Array]:
+        """The codes of each book, [K, d] float32, as evaluation sees them."""
+        return self.quantize.codes_in_effect()
+
+    def assigned(
+        self, z: jax.Array, ids: jax.Array
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """By book: the features [N, d] of z [B, h, w, D], and their ids [N]."""
+        return self.quantize.assigned(z, ids)
+
 
 def build_tokenizer(
     model: Mapping[str, Any], *, remat_levels: Sequence[int] = ()
@@ -151,7 +183,6 @@ def build_tokenizer(
     remat = {"remat_levels": _frozen(remat_levels)}
     tokenizer = families.call(Tokenizer, fields, "config.model", **remat)
     _check_backbone(tokenizer)
-    _check_quantizer(tokenizer.quantizer)
     tokenizer.make_quantizer(parent=None)
     tokenizer.make_decoder(parent=None)
     return tokenizer
@@ -159,74 +190,29 @@ def build_tokenizer(
 
 def _check_backbone(tokenizer: Tokenizer) -> None:
     where = "config.model"
-    if tokenizer.dtype not in DTYPES:
-        choice = " or ".join(DTYPES)
-        raise UserError(f"{where}.dtype is {tokenizer.dtype!r}; use {choice}")
+    check_choice(f"{where}.dtype", tokenizer.dtype, DTYPES)
     for name in ("width", "res_blocks", "z_channels"):
-        _check_size(f"{where}.{name}", getattr(tokenizer, name))
+        check_size(f"{where}.{name}", getattr(tokenizer, name))
     multipliers = tokenizer.multipliers
-    if not _are_whole(multipliers) or not multipliers or min(multipliers) < 1:
+    if not are_whole(multipliers) or not multipliers or min(multipliers) < 1:
         raise UserError(
             f"{where}.multipliers is {multipliers!r}; give a whole number from 1 for "
             "each level"
         )
     levels = range(len(multipliers))
-    _check_members(
+    check_members(
         f"{where}.attention_factors",
         tokenizer.attention_factors,
         [2**level for level in levels],
         "the factors of its levels",
     )
-    _check_members(
+    check_members(
         "config.train.remat_levels",
         tokenizer.remat_levels,
         levels,
         "the model's levels",
     )
-    if not _is_number(tokenizer.dropout) or not 0 <= tokenizer.dropout <= 1:
-        raise UserError(
-            f"{where}.dropout is {tokenizer.dropout!r}; give a number from 0 to 1"
-        )
-
-
-def _check_quantizer(fields: Any) -> None:
-    """Refuses bad values; fields that are missing or unknown are left to the family."""
-    if not isinstance(fields, Mapping):
-        return
-    where = "config.model.quantizer"
-    for name in ("codebook_size", "dim", "num_channels"):
-        if name in fields:
-            _check_size(f"{where}.{name}", fields[name])
-    beta = fields["beta"] if "beta" in fields else 0
-    if not _is_number(beta) or not 0 <= beta < math.inf:
-        raise UserError(f"{where}.beta is {beta!r}; give a number that is not negative")
-    if "legacy" in fields and not isinstance(fields["legacy"], bool):
-        raise UserError(f"{where}.legacy is {fields['legacy']!r}; use true or false")
-
-
-def _check_size(where: str, value: Any) -> None:
-    if not _is_whole(value):
-        raise UserError(f"{where} is {value!r}; give a whole number")
-    if value < 1:
-        raise UserError(f"{where} is {value}; 1 is the least")
-
-
-def _check_members(where: str, values: Any, allowed: Sequence[int], what: str) -> None:
-    if not _are_whole(values) or not set(values) <= set(allowed):
-        listed = ", ".join(map(str, allowed))
-        raise UserError(f"{where} is {values!r}; give some of {what}: {listed}")
-
-
-def _are_whole(values: Any) -> bool:
-    return isinstance(values, tuple) and all(map(_is_whole, values))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    check_share(f"{where}.dropout", tokenizer.dropout)
 
 
 def _frozen(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 `config.json` holds
 
-- `format_version`: 1
+- `format_version`: 2 (1, the first, had the codes at `quantize.codebook`)
 - `kind`: 'tokenizer'
 - `fingerprint`: see `movq_jax.pretrained.fingerprint`
 - `model`: the config section that `build_tokenizer` takes
@@ -27,7 +27,7 @@ from etils import epath
 from movq_jax.errors import UserError
 from movq_jax.pretrained.fingerprint import fingerprint, plain
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "model"  # within a workdir
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -108,6 +108,8 @@ def read_bundle(path: epath.PathLike) -> Bundle:
             f"the bundle {folder} is damaged or was changed: weights and config do not "
             "give the fingerprint that config.json states; copy or train it again"
         )
+    if record["format_version"] == 1 and "quantize.codebook" in arrays:
+        arrays["quantize.codebook.rows"] = arrays.pop("quantize.codebook")
     return Bundle(
         kind=record["kind"],
         fingerprint=record["fingerprint"],
@@ -172,10 +174,10 @@ def _read_record(path: epath.Path) -> dict[str, Any]:
     ]
     if missing:
         raise UserError(f"{path} is no bundle's config: it lacks {', '.join(missing)}")
-    if record["format_version"] != FORMAT_VERSION:
+    if record["format_version"] not in range(1, FORMAT_VERSION + 1):
         raise UserError(
             f"{path} has format version {record['format_version']}, this program "
-            f"reads {FORMAT_VERSION}: use the version of movq_jax that wrote it"
+            f"reads 1 to {FORMAT_VERSION}: use the version of movq_jax that wrote it"
         )
     for key, kind in _KINDS.items():
         if not isinstance(record[key], kind):

@@ -26,6 +26,13 @@ from movq_jax.pretrained.weights import find_or_fetch, weights_folder
 VGG_FILE = "vgg16-397923af.pth"
 HEADS_FILE = "vgg.pth"
 HEADS_NPZ = "v0.1_vgg.npz"
+# Nothing to fetch, and no hash: the release is in a compressed form of its own.
+SQUEEZENET_WANTED = (
+    "squeezenet needs the path of squeezenet_v1.0.npz as weights: the 26 convolutions "
+    "of the Caffe release at https://github.com/songhan/SqueezeNet-Deep-Compression "
+    "(BSD license), written by numpy.savez with the names and shapes that "
+    "movq_jax.pretrained.perceptual.load_squeezenet documents"
+)
 # Over names, shapes and numbers of the published heads: holds for both files.
 HEADS_FINGERPRINT = "c9888fcc23e840f90ba263030289fa5c46da7e8959aec63355dc8b649238459c"
 
@@ -63,15 +70,24 @@ def abstract_perceptual(name: str) -> Params:
 def load_squeezenet(path: Path | str) -> Params:
     """The parameters of `SqueezeNet`, its classifier included, from an npz.
 
-    Its arrays are called as in the Caffe release's conversion: `conv1.weight` (OIHW),
-    `fire2.conv1x1_1.bias`, ..., `conv_final.bias`.
+    The file is made from the Caffe release (github.com/songhan/
+    SqueezeNet-Deep-Compression, BSD license): a `weight` [out, in, height, width] and a
+    `bias` [out], of floats, for each of 26 convolutions. Ours by their names in Caffe,
+    for the fires n = 2 to 9 with s = 16, 16, 32, 32, 48, 48, 64, 64:
+
+    - `conv1` is conv1: [96, 3, 7, 7] on BGR, `conv_final` conv10: [1000, 512, 1, 1];
+    - `fire<n>.conv1x1_1` is fire<n>/squeeze1x1: [s, in, 1, 1];
+    - `fire<n>.conv1x1_2` is fire<n>/expand1x1: [4 s, s, 1, 1];
+    - `fire<n>.conv3x3_2` is fire<n>/expand3x3: [4 s, s, 3, 3].
 
     Raises:
       UserError: no path, no file, or not the arrays of this network.
     """
     if not str(path):
-        raise UserError("squeezenet needs the path of squeezenet_v1.0.npz as weights")
+        raise UserError(SQUEEZENET_WANTED)
     path = Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"{path}: No such file; {SQUEEZENET_WANTED}")
     module = SqueezeNet()
     image = jax.ShapeDtypeStruct((1, 227, 227, 3), jnp.float32)
     expected = jax.eval_shape(

@@ -48,8 +48,11 @@ class PretrainedTokenizer:
       protocol: how the weights came to be.
       fingerprint: 64 hex digits that tell this model from others.
       factor: sides of images must be multiples of it.
-      codebook_size: K; indices are 0..K-1.
+      codebook_sizes: of each channel, M numbers; indices are 0..K-1.
+      codebook_size: K, the largest of them.
       num_channels: M, indices a position.
+      channel_books: which codebook each channel points into, M names.
+      bits_per_position: sum of log2 of the codebook sizes.
       micro_batch: images a compiled call; the last one is padded. At a given
         micro-batch an image's result does not depend on the images beside it.
         1 on the CPU and 8 elsewhere by default.
@@ -61,11 +64,15 @@ class PretrainedTokenizer:
         self._module = build_tokenizer(bundle.model)
         self._variables = {"params": jax.tree.map(jnp.asarray, bundle.params)}
         self._check_shapes()
+        self._variables["cache"] = self._codes_in_effect()
         self.config = bundle.model
         self.protocol = bundle.protocol
         self.fingerprint = bundle.fingerprint
         self.factor = self._module.factor
         self.codebook_size = self._module.codebook_size
+        self.codebook_sizes = self._module.codebook_sizes
+        self.channel_books = self._module.channel_books
+        self.bits_per_position = self._module.bits_per_position
         self.num_channels = self._module.num_channels
         self.micro_batch = micro_batch
 
@@ -167,12 +174,29 @@ class PretrainedTokenizer:
             )
         if not np.issubdtype(ids.dtype, np.integer):
             raise UserError(f"ids must be integers, not {ids.dtype}")
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= self.codebook_size:
-            raise UserError(
-                f"ids must lie in 0..{self.codebook_size - 1}, these span "
-                f"{low}..{high}: were they made by another model?"
-            )
+        for channel, size in enumerate(self.codebook_sizes):
+            low, high = int(ids[..., channel].min()), int(ids[..., channel].max())
+            if low < 0 or high >= size:
+                raise UserError(
+                    f"ids must lie in 0..{size - 1} in channel {channel} "
+                    f"({self.channel_books[channel]}), these span {low}..{high}: were "
+                    "they made by another model?"
+                )
+
+    def codes_in_effect(self) -> dict[str, np.ndarray]:
+        """All codes of each book, [K, d] float32: what indices stand for.
+
+        They are computed once, at loading; of a book under a transformer this is its
+        output.
+        """
+        codes = self._module.apply(self._variables, method="codes_in_effect")
+        return {book: np.asarray(array) for book, array in codes.items()}
+
+    def _codes_in_effect(self) -> dict[str, Any]:
+        """The same as variables that the quantizer's books look for."""
+        find = jax.jit(lambda v: self._module.apply(v, method="codes_in_effect"))
+        codes = find(self._variables)
+        return {"quantize": {book: {"codes": array} for book, array in codes.items()}}
 
     def _check_shapes(self) -> None:
         side = self._module.factor

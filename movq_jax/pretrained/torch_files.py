@@ -106,6 +106,10 @@ def _arrays(
     return arrays
 
 
+# No message below has the repr of an object of unknown type: a pickle of 200 bytes can
+# describe tuples within tuples whose repr fills the memory.
+
+
 class _Refused(Exception):
     """A whole file, but not one of tensors alone."""
 
@@ -177,12 +181,16 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _device, count, *view = pid
-        if kind != "storage" or dtype not in _DTYPES.values() or type(key) is not str:
+        if any(type(word) is not str for word in (kind, dtype, key)):
+            types = ", ".join(type(word).__name__ for word in (kind, dtype, key))
+            raise ValueError(f"a reference of {types} instead of text")
+        if kind != "storage" or dtype not in _DTYPES.values():
             raise ValueError(f"a reference to {kind!r}, {dtype!r}")
         start, length = 0, count
         if view and view[0] is not None:
             _, start, length = view[0]
-        if any(type(number) is not int or number < 0 for number in (count, start)):
+        numbers = (count, start, length)
+        if any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError(f"storage {key} has no size")
         return _Storage(key, dtype, count, start, length)
 
@@ -245,6 +253,8 @@ def _legacy_stream(file: BinaryIO) -> Iterator[Contents]:
     size = file.seek(0, io.SEEK_END)
     places = {}
     for key in keys:
+        if type(key) is not str:
+            raise ValueError(f"a storage is called by a {type(key).__name__}")
         file.seek(end)
         (count,) = struct.unpack("<q", file.read(8))
         if storages[key].count != count:
@@ -278,7 +288,13 @@ def _checked(found: Any) -> dict[str, _Tensor]:
         raise _Refused(f"it holds a {kind}, and a dict of tensors is wanted")
     described = {}
     for name, tensor in found.items():
-        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+        if not isinstance(name, str):
+            kind = type(name).__name__.strip("_")
+            raise _Refused(
+                f"a {kind} is the name of an entry, and a dict from names to tensors "
+                "is wanted"
+            )
+        if not isinstance(tensor, _Tensor):
             raise _Refused(
                 f"its entry {name!r} is no tensor, and a dict of tensors is wanted; "
                 "let torch load it and save the state dict inside"

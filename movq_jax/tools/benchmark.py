@@ -4,12 +4,19 @@
     movq benchmark --config=movq_f8 --part=train --batch-size=32 --breakdown
     movq benchmark --part=input --dataset=birds --image-size=224
 
-Reports for each part the time of a step (median, spread, 99th percentile), images a
-second, the time of compiling, the memory, and the share that it reaches of the rate of
-matrix products measured beside it, by turns, in the same run; where the device is
-known, also of its datasheet's. FLOPs are counted (`movq_jax.flops`), not the
-compiler's. Images and weights are random: how long a step takes does not depend on
-them, and no weights are fetched. `--data=real` feeds training from the dataset.
+Reports for each part the time of a step (median, spread, 99th percentile, mean), images
+a second, the time of compiling (jax's compilation cache is off), the memory, and the
+share that it reaches of the rate of matrix products measured beside it, by turns, in
+the same run; where the device is known, also of its datasheet's. FLOPs are counted
+(`movq_jax.flops`), not the compiler's. Images and weights are random: how long a step
+takes does not depend on them, and no weights are fetched. `--data=real` feeds training
+from the dataset.
+
+Where R1 is in each n-th step only, which the median step does not show, rates are those
+of whole periods of n steps: a turn ends with one, images a second and shares are of the
+median over periods of the mean of a period, and FLOPs are the mean. In the record
+(--json) n is `period` of a part (1: all steps are alike), and that time is
+`step_seconds.of_period`, beside `median` and `mean`.
 
 `--part=input` measures the pipeline of `--dataset`, or of the config: read, decode,
 crop, mirror, batch, beside what one core does that only decodes.
@@ -64,19 +71,17 @@ def _measure_model(
     args: argparse.Namespace, parts: Sequence[str], config: Any
 ) -> dict[str, Any]:
     # Only now: jax takes a second to import, and a typing mistake should be answered
-    # at once. Without the compilation cache: the time of compiling is reported.
+    # at once.
     import jax
 
-    from movq_jax.measuring import programs
     from movq_jax.measuring.input import usable_cores
     from movq_jax.measuring.model import measure_model
     from movq_jax.measuring.timing import Limits
 
-    phase = _read_phase(args.phase, programs.phases(config))
     measured = measure_model(
         config,
         parts,
-        phase=phase,
+        phase=args.phase,
         breakdown=args.breakdown,
         real_data=args.data == "real",
         rounds=args.rounds,
@@ -85,10 +90,8 @@ def _measure_model(
     return {
         "dtype": config.model.dtype,
         "data": args.data,
-        "phase": phase if "train" in parts else None,
         "jax": jax.__version__,
         "cores": usable_cores(),
-        "compilation_cache": jax.config.jax_compilation_cache_dir,
         **measured,
     }
 
@@ -171,17 +174,6 @@ def _apply_flags(config: Any, args: argparse.Namespace) -> None:
         config.model.dtype = args.dtype
 
 
-def _read_phase(wanted: str | None, known: Sequence[str]) -> str:
-    if wanted is None:
-        return known[-1]
-    if wanted not in known:
-        raise UserError(
-            f"this config's training has no phase {wanted!r}"
-            f"{families.nearest(wanted, known)}"
-        )
-    return wanted
-
-
 def _model_table(record: dict[str, Any]) -> Iterator[str]:
     """Yield the lines for people."""
     device, product = record["device"], record["matrix_product"]
@@ -202,9 +194,27 @@ def _model_table(record: dict[str, Any]) -> Iterator[str]:
             yield from _rows(record[title], known)
     sources = {part["peak_bytes_source"] for part in record["parts"].values()}
     yield f"memory: of a device, as told by the {' or '.join(map(str, sources))}"
+    yield from _remarks(record["parts"] | record["breakdown"])
     for part in record["parts"].values():
         if "data_wait_share" in part:
             yield f"waited for real data: {part['data_wait_share']:.1%} of the time"
+
+
+def _remarks(parts: dict[str, Any]) -> Iterator[str]:
+    for name, part in parts.items():
+        if part["period"] > 1:
+            yield (
+                f"{name}: R1 is in one step of {part['period']}; images/s, TFLOP/s and "
+                "shares are of whole periods of so many steps, "
+                f"{_number(1e3 * part['step_seconds']['of_period'])} ms a step"
+            )
+    above = [n for n, part in parts.items() if part["share_of_matrix_product"] > 1]
+    if above:
+        yield (
+            f"more than 100% of the matrix product: {', '.join(above)}. Either other "
+            "programs disturbed the product (measure again, with more --rounds or "
+            "--seconds), or convolutions do with fewer operations here than are counted"
+        )
 
 
 def _datasheet(peak: float | None) -> str:
@@ -214,7 +224,7 @@ def _datasheet(peak: float | None) -> str:
 def _rows(parts: dict[str, Any], known: bool) -> Iterator[str]:
     width = max(map(len, parts))
     yield (
-        f"{'':{width}}    ms a step (p10 to p90, p99)     images/s   TFLOP/s  "
+        f"{'':{width}}    ms a step (p10 to p90, p99)      mean   images/s   TFLOP/s  "
         f"of product{'  of datasheet' if known else ''}  memory GB  compiled in"
     )
     for name, part in parts.items():
@@ -227,7 +237,8 @@ def _rows(parts: dict[str, Any], known: bool) -> Iterator[str]:
         memory = part["peak_bytes"]
         memory = "?" if memory is None else f"{memory / 1e9:.3g}"
         yield (
-            f"{name:{width}}    {spread:<29}{_number(part['images_per_second']):>11}"
+            f"{name:{width}}    {spread:<29}{_number(1e3 * seconds['mean']):>8}"
+            f"{_number(part['images_per_second']):>11}"
             f"{_number(part['flops_per_second'] / 1e12):>10}"
             f"{part['share_of_matrix_product']:>12.1%}{datasheet}{memory:>11}"
             f"{part['compile_seconds']:>11.1f} s"
@@ -267,7 +278,11 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="instead of the config's"
     )
-    model.add_argument("--steps", help="of each turn, instead of --seconds", **size)
+    model.add_argument(
+        "--steps",
+        help="of each turn, instead of --seconds, which remain for the matrix product",
+        **size,
+    )
     model.add_argument(
         "--data", choices=["synthetic", "real"], default="synthetic", help="to train on"
     )

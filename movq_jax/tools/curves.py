@@ -3,14 +3,15 @@
     movq curves --run papers=runs/p0,runs/p1 --run stable=runs/s0,runs/s1 \\
         --metrics=val/psnr,train/adv_weight --mark=500 --output=curves.png
 
-Each `--run` is one colour: a label and the folders of its runs, such as one for each
-seed. Every run is a thin line, their median a thick one. Needs matplotlib: the extra
-`plots`.
+Each label is one colour, with the folders of its runs, such as one for each seed; a
+label that is given again gets more of them. Without a label the folder's name is it,
+with as much of the path as tells it from the others. Every run is a thin line, their
+median a thick one. Needs matplotlib: the extra `plots`.
 """
 
 import argparse
-import json
 import math
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -21,8 +22,10 @@ from movq_jax.errors import UserError
 from movq_jax.families import nearest
 from movq_jax.tools import command
 
-METRICS_FILE = "metrics.jsonl"
 COLUMNS = 2
+
+_LAST_STEP = 10**15  # what is drawn is a float
+_LARGEST = 1e300
 
 Curve = dict[int, float]  # step -> value
 Groups = dict[str, list[dict[str, Curve]]]  # label -> runs -> metric -> curve
@@ -35,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a run or a metric is not there, or matplotlib is not installed.
     """
     args = _parser().parse_args(argv)
-    groups = {label: [read_curves(run) for run in runs] for label, runs in args.run}
+    groups = {
+        label: [read_curves(run) for run in runs]
+        for label, runs in label_runs(args.run).items()
+    }
     metrics = [name for name in args.metrics.split(",") if name]
     _check_metrics(groups, metrics)
     draw(groups, metrics, Path(args.output), mark=args.mark)
@@ -49,20 +55,56 @@ def read_curves(run: str) -> dict[str, Curve]:
     Raises:
         UserError: there are no metrics.
     """
+    # Only now: it imports jax, and a typing mistake should be answered at once.
+    from movq_jax.training.log_writers import METRICS_FILE, read_log
+
     path = Path(run) / METRICS_FILE
     if not path.is_file():
         raise UserError(f"{path} is not there: {run} is not the folder of a run")
+    try:
+        records = read_log(run, _LAST_STEP)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     curves: dict[str, Curve] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-            step = int(record.pop("step"))
-        except (ValueError, KeyError, AttributeError, TypeError):
-            continue  # torn, or not of this project
+    for record in records:
+        step = record.pop("step")
         for name, value in record.items():
-            if isinstance(value, (int, float)) and math.isfinite(value):
+            if isinstance(value, (int, float)) and abs(value) <= _LARGEST:
                 curves.setdefault(name, {})[step] = value
     return curves
+
+
+def label_runs(
+    given: Sequence[tuple[str | None, list[str]]],
+) -> dict[str, list[str]]:
+    """Return label -> folders, in the order of the first of each label.
+
+    Args:
+        given: label and folders; None instead of a label: the first folder's name,
+            with as many folders above it as make a label that nothing else has.
+    """
+    explicit = {label for label, _ in given if label is not None}
+    unnamed = {Path(os.path.abspath(runs[0])) for label, runs in given if label is None}
+    labelled: dict[str, list[str]] = {}
+    for label, runs in given:
+        if label is None:
+            path = Path(os.path.abspath(runs[0]))
+            taken = [_ends_of(other) for other in unnamed - {path}]
+            label = next(
+                (
+                    end
+                    for end in _ends_of(path)
+                    if end not in explicit and not any(end in ends for ends in taken)
+                ),
+                str(path),
+            )
+        labelled.setdefault(label, []).extend(runs)
+    return labelled
+
+
+def _ends_of(path: Path) -> list[str]:
+    """Return a, parent/a, ... of an absolute path."""
+    return ["/".join(path.parts[-n:]) for n in range(1, len(path.parts))]
 
 
 def median_curve(curves: Sequence[Curve]) -> Curve:
@@ -89,11 +131,18 @@ def draw(
         axes = figure.add_subplot(rows, min(COLUMNS, len(metrics)), number + 1)
         for color, (label, runs) in enumerate(groups.items()):
             curves = [run[name] for run in runs if name in run]
+            style, thin = {"color": f"C{color}"}, {"linewidth": 0.7, "alpha": 0.5}
             for curve in curves:
-                axes.plot(*_xy(curve), color=f"C{color}", linewidth=0.7, alpha=0.5)
+                axes.plot(*_xy(curve), **style, **thin, marker=_marker(curve))
             if curves:
                 middle = median_curve(curves)
-                axes.plot(*_xy(middle), color=f"C{color}", linewidth=2, label=label)
+                axes.plot(
+                    *_xy(middle),
+                    **style,
+                    linewidth=2,
+                    marker=_marker(middle),
+                    label=label,
+                )
         if mark is not None:
             axes.axvline(mark, color="0.6", linestyle="--", linewidth=1)
         axes.set_title(name, fontsize=10, loc="left")
@@ -123,6 +172,11 @@ def _xy(curve: Curve) -> tuple[list[int], list[float]]:
     return steps, [curve[step] for step in steps]
 
 
+def _marker(curve: Curve) -> str:
+    """Return a dot where a line would not be seen."""
+    return "o" if len(curve) == 1 else ""
+
+
 def _check_metrics(groups: Groups, metrics: Sequence[str]) -> None:
     known = {name for runs in groups.values() for run in runs for name in run}
     if not metrics:
@@ -140,12 +194,12 @@ def _medians(groups: Groups, metrics: Sequence[str]) -> dict:
     return record
 
 
-def _group(text: str) -> tuple[str, list[str]]:
+def _group(text: str) -> tuple[str | None, list[str]]:
     label, equals, runs = text.rpartition("=")
     folders = [run for run in runs.split(",") if run]
     if not folders:
         raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=DIR,DIR...")
-    return (label if equals else Path(folders[0]).name), folders
+    return (label if equals else None), folders
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,7 +210,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_group,
         required=True,
         metavar="LABEL=DIR,...",
-        help="folders of runs that belong together; may be given several times",
+        help="folders of runs that belong together; may be given several times, with "
+        "the same label, too",
     )
     parser.add_argument(
         "--metrics",

@@ -103,12 +103,13 @@ def check_model(tok: Any, path: str, codes: Codes, source: Path) -> None:
                 f"{source}: {name} has {ids.shape[-1]} indices a position, "
                 f"the model has {tok.num_channels}"
             )
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= tok.codebook_size:
-            raise UserError(
-                f"{source}: the indices of {name} go from {low} to {high}, "
-                f"the model has 0 to {tok.codebook_size - 1}"
-            )
+        for channel, size in enumerate(tok.codebook_sizes):
+            low, high = int(ids[..., channel].min()), int(ids[..., channel].max())
+            if low < 0 or high >= size:
+                raise UserError(
+                    f"{source}: the indices of {name} go from {low} to {high}, "
+                    f"the model has 0 to {size - 1}"
+                )
     if codes.factor != tok.factor:
         raise UserError(
             f"{source}: a position is {codes.factor} pixels wide, "

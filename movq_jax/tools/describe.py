@@ -6,7 +6,7 @@
 
 Nothing is trained, and no weights and no accelerator are needed. FLOPs are counted, 2
 for each multiply-add of convolutions and matrix products; `movq_jax.flops` tells what
-is left out. A phase of training with R1 is counted as if each step had it.
+is left out. Of R1 that only each n-th step has, an n-th is counted.
 
     movq describe --config=movq_imagenet --device-memory=24
 
@@ -65,10 +65,14 @@ def describe_config(
         config: a ConfigDict.
         name: what the config is called.
         device_memory: GB of a device, to look for the largest batch.
+
+    Raises:
+        UserError: the config is one that training refuses, or no batch fits.
     """
     # Only now: jax takes a second to import, which --help need not wait for.
-    from movq_jax.measuring import sizes
+    from movq_jax.measuring import programs, sizes
 
+    programs.check_config(config)
     record = sizes.describe_model(config.model, config.data.image_size)
     training = sizes.describe_training(config)
     record = {

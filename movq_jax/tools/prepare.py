@@ -2,10 +2,17 @@
 
     movq prepare --dataset=photos
     movq prepare --dataset=folder --source=pictures/ --name=birds
+    movq prepare --dataset=coco --source=DIR
 
-A dataset lies in DATA_DIR/NAME/1.0.0, in the layout of TensorFlow Datasets, with the
+A dataset lies in DATA_DIR/NAME/1.0.0 (with an edition, as in coco/2017, in
+DATA_DIR/NAME/EDITION/1.0.0), in the layout of TensorFlow Datasets, with the
 files as they were. It is there as a whole or not at all: a run that is stopped leaves
 nothing, and the same command again begins anew, or says that all is done.
+
+coco: train2017.zip, val2017.zip and, for the captions, annotations_trainval2017.zip of
+https://cocodataset.org/#download (2014 likewise) lie in --source as they are, or
+unpacked to train2017/, val2017/ and annotations/. coco/2014 and coco/2017 choose where
+both are. Annotations are under CC BY 4.0, images under the terms of use of Flickr.
 """
 
 import argparse
@@ -35,19 +42,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         InputsRefused: done, without the images that cannot be decoded.
     """
     args = _parser().parse_args(argv)
-    name = args.name or args.dataset
-    if name in BUILDERS and name != args.dataset:
+    kind = args.dataset.partition("/")[0]
+    name = args.name or kind
+    if name in BUILDERS and name != kind:
         raise UserError(f"--name={name} is what another kind of dataset is called")
     data_dir = resolve_data_dir(args.data_dir)
     listing = _listing(args)
+    dataset = f"{name}/{listing.config}" if listing.config else name
     out = command.human_stream(args.json)
+    for note in listing.notes:
+        print(f"warning: {note}", file=sys.stderr)
     prepared = find_prepared(name, data_dir, listing)
     if prepared is not None:
-        print(f"{name} is already prepared in {prepared.folder}", file=out)
+        print(f"{dataset} is already prepared in {prepared.folder}", file=out)
     else:
         prepared = _write(listing, name, data_dir, args.skip_broken)
-    print(_table(name, prepared, listing), file=out)
-    command.emit_json(_record(name, prepared, listing), args.json)
+    print(_table(dataset, data_dir, prepared, listing), file=out)
+    command.emit_json(_record(dataset, prepared, listing), args.json)
     _raise_refused(prepared)
 
 
@@ -57,12 +68,14 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset",
         choices=sorted(BUILDERS),
         required=True,
-        help="photos: those inside scikit-image and scikit-learn; folder: your own",
+        help="photos: those inside scikit-image and scikit-learn; folder: your own; "
+        "coco: the official files",
     )
     parser.add_argument(
         "--source",
         metavar="PATH",
-        help="folder of images, text file of paths, or 'pattern*.jpg' in quotes",
+        help="folder of images, text file of paths, or 'pattern*.jpg' in quotes; of "
+        "coco: the folder with the official folders or zips",
     )
     parser.add_argument(
         "--data-dir",
@@ -70,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of datasets (default: $TFDS_DATA_DIR, ~/tensorflow_datasets)",
     )
     parser.add_argument(
-        "--name", help="what to call it (default: as --dataset), for data.dataset"
+        "--name",
+        help="what to call it (default: as --dataset), for data.dataset; an edition "
+        "is added to it",
     )
     parser.add_argument(
         "--validation-fraction",
@@ -131,7 +146,7 @@ def _write(listing: Listing, name: str, data_dir: Path, skip_broken: bool) -> Pr
             ) from error
 
 
-def _table(name: str, prepared: Prepared, listing: Listing) -> str:
+def _table(dataset: str, data_dir: Path, prepared: Prepared, listing: Listing) -> str:
     """Return what is in the dataset, for people."""
     lines = [f"{'split':<12}{'images':>10}{'MB':>10}"]
     for split, images in prepared.images.items():
@@ -143,21 +158,21 @@ def _table(name: str, prepared: Prepared, listing: Listing) -> str:
         "refused": len(prepared.refused),
     }
     lines += [f"{note}: {count:,}" for note, count in notes.items() if count]
-    data_dir = prepared.folder.parents[1]
     lines.append(f"in {prepared.folder}; to train on it:")
-    lines.append(f"  --config.data.dataset={name} --config.data.data_dir={data_dir}")
+    lines.append(f"  --config.data.dataset={dataset} --config.data.data_dir={data_dir}")
     return "\n".join(lines)
 
 
-def _record(name: str, prepared: Prepared, listing: Listing) -> dict:
+def _record(dataset: str, prepared: Prepared, listing: Listing) -> dict:
     return {
-        "dataset": name,
+        "dataset": dataset,
         "folder": prepared.folder,
         "fingerprint": prepared.fingerprint,
         "images": prepared.images,
         "bytes": prepared.bytes,
         "classes": prepared.classes,
         "ignored": listing.ignored,
+        "notes": listing.notes,
         "refused": [
             {"file": file, "reason": reason}
             for file, reason in prepared.refused.items()

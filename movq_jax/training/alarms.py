@@ -163,16 +163,24 @@ def _data_wait(values: Values) -> tuple[Verdict, str]:
 
 
 class _Usage:
-    """Codes in use, against the best median of a few lines so far."""
+    """Codes in use, against the best median of a few lines so far.
+
+    Of several books, the one with the smallest share in use.
+    """
 
     def __init__(self) -> None:
         self._latest: deque[float] = deque(maxlen=USAGE_WINDOW)
         self._best = 0.0
 
     def __call__(self, values: Values) -> tuple[Verdict, str]:
-        usage = values.get("train/codebook_usage")
-        if usage is None:
+        books = [
+            value
+            for name, value in values.items()
+            if name.startswith("train/") and name.endswith("codebook_usage")
+        ]
+        if not books:
             return None, ""
+        usage = min(books)
         self._latest.append(usage)
         if len(self._latest) == USAGE_WINDOW:
             self._best = max(self._best, statistics.median(self._latest))
@@ -180,7 +188,9 @@ class _Usage:
         return _between(bad, usage > USAGE_BACK * self._best), (
             f"only {usage:.1%} of the codes are in use, after {self._best:.1%}: codes "
             "die. Lower the learning rate, estimate the codebook from data "
-            "(config.train.codebook_init), or start the discriminator later"
+            "(config.train.codebook_init), replace dead codes "
+            "(config.train.codebook_update.revive_below), or start the discriminator "
+            "later"
         )
 
 

@@ -1,5 +1,7 @@
 """The training state on disk, through Orbax: the latest two and the best one."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -66,7 +68,8 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        with _unevaluated_is_no_accident():
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
     def wait(self) -> None:
         """Until what was started is on disk."""
@@ -155,6 +158,24 @@ def abstract_state(state: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
     )
+
+
+@contextlib.contextmanager
+def _unevaluated_is_no_accident() -> Iterator[None]:
+    """Silences what Orbax says of each save without metrics while the best is kept.
+
+    Empty metrics would silence it, too, but are one file more to be damaged.
+    """
+
+    def is_of_use(record) -> bool:
+        return "did not provide metrics" not in record.getMessage()
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(is_of_use)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_use)
 
 
 def _layout(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,7 @@ from movq_jax.errors import UserError
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.training.augmentation import make_augment
 from movq_jax.training.codebook_init import ESTIMATORS
+from movq_jax.training.codebooks import check_rule, ruled_books
 from movq_jax.training.discriminator_step import build_discriminator
 from movq_jax.training.losses import RECONSTRUCTION_LOSSES, adversarial_loss
 from movq_jax.training.optimizers import make_optimizer
@@ -27,6 +28,7 @@ def check(config: ConfigDict) -> None:
         make_optimizer(config.optim, "disc")
     make_optimizer(config.optim, "gen")
     _check_train(config)
+    check_rule(config)
     _check_codebook_init(config)
 
 
@@ -34,14 +36,18 @@ def _check_sizes(config: ConfigDict) -> None:
     factor = build_tokenizer(
         config.model, remat_levels=config.train.remat_levels
     ).factor
-    sizes = {"image_size": config.data.image_size}
-    sizes["eval.image_size"] = config.data.eval.image_size or config.data.image_size
-    for name, size in sizes.items():
+    for name, size in _sizes(config).items():
         if size < 1 or size % factor:
             raise UserError(
                 f"config.data.{name} is {size}, but must be a multiple of {factor}, "
                 "the factor of config.model"
             )
+
+
+def _sizes(config: ConfigDict) -> dict[str, int]:
+    """Sides of the images of training and of evaluation, by key in config.data."""
+    size = config.data.image_size
+    return {"image_size": size, "eval.image_size": config.data.eval.image_size or size}
 
 
 def _check_image_losses(config: ConfigDict) -> None:
@@ -50,12 +56,13 @@ def _check_image_losses(config: ConfigDict) -> None:
         RECONSTRUCTION_LOSSES, loss.reconstruction.name, "config.loss.reconstruction"
     )
     perceptual = make_perceptual(loss.perceptual)
-    if perceptual is not None and config.data.image_size < perceptual.min_side:
-        raise UserError(
-            f"config.data.image_size is {config.data.image_size}, but the network of "
-            f"config.loss.perceptual, {loss.perceptual.name}, needs at least "
-            f"{perceptual.min_side}"
-        )
+    for name, size in _sizes(config).items():
+        if perceptual is not None and size < perceptual.min_side:
+            raise UserError(
+                f"config.data.{name} is {size}, but the network of "
+                f"config.loss.perceptual, {loss.perceptual.name}, needs at least "
+                f"{perceptual.min_side}"
+            )
     _at_least(loss.reconstruction.weight, 0, "loss.reconstruction.weight")
     _at_least(loss.quantizer_weight, 0, "loss.quantizer_weight")
 
@@ -113,6 +120,12 @@ def _check_codebook_init(config: ConfigDict) -> None:
     known = {"none": None, **ESTIMATORS}
     if families.member(known, start.name, where) is None:
         return
+    if not ruled_books(config):
+        raise UserError(
+            f"{where}.name is {start.name!r}, but the quantizer "
+            f"{config.model.quantizer.name!r} as it is set has no book whose rows "
+            "could be set from features: use none"
+        )
     for key in ("features_per_code", "iterations"):
         if key in start:
             _at_least(start[key], 1, f"train.codebook_init.{key}")

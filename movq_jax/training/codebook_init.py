@@ -17,6 +17,7 @@ from movq_jax import families
 from movq_jax.models.pixels import from_uint8
 from movq_jax.models.quantizers.search import nearest_code
 from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
+from movq_jax.training.codebooks import ruled_books
 from movq_jax.training.randomness import named_key
 
 
@@ -55,8 +56,8 @@ def estimate_by_kmeans(
     steps: tuple[int, ...] = (0,),
     features_per_code: int = 10,
     iterations: int = 10,
-) -> jax.Array:
-    """The codebook that k-means finds in the features of as many batches as it takes.
+) -> dict[str, jax.Array]:
+    """The codebooks that k-means finds in the features of as many batches as it takes.
 
     Args:
       step: the number of the coming step; each begins from other random features.
@@ -66,33 +67,48 @@ def estimate_by_kmeans(
       iterations: Lloyd steps.
 
     Returns:
-      codebook [K, D] float32.
+      rows [K, d] float32 of each book that can be set from features.
     """
     tokenizer = build_tokenizer(config.model)
+    books = dict(zip(tokenizer.channel_books, tokenizer.codebook_sizes, strict=True))
+    ruled = ruled_books(config)
     features_of = _make_features(tokenizer)
-    needed = features_per_code * tokenizer.codebook_size
-    parts = []
+    parts = {book: [] for book in ruled}
     for batch in batches:
-        parts.append(features_of(params, batch["image"]))
-        if sum(part.shape[0] for part in parts) >= needed:
+        found = features_of(params, batch["image"])
+        for book in ruled:
+            parts[book].append(found[book])
+        if all(
+            sum(map(len, parts[book])) >= features_per_code * books[book]
+            for book in ruled
+        ):
             break
     key = named_key(config.seed, "kmeans", step)
-    return kmeans(
-        key, jnp.concatenate(parts), tokenizer.codebook_size, iterations=iterations
-    )
+    return {
+        book: kmeans(
+            jax.random.fold_in(key, number) if number else key,
+            jnp.concatenate(parts[book]),
+            books[book],
+            iterations=iterations,
+        )
+        for number, book in enumerate(ruled)
+    }
 
 
 @cache  # it is compiled once, not at each of the steps
 def _make_features(tokenizer: Tokenizer) -> Callable:
-    """(params, uint8 images) -> [N, D] float32, what the quantizer searches with."""
+    """(params, uint8 images) -> by book [N, d] float32, what it searches with."""
 
-    def features(params, images):
-        z = tokenizer.apply(
-            {"params": params}, from_uint8(images), method="encode_latents"
+    def features(module, images):
+        z = module.encode_latents(from_uint8(images))
+        found = module.assigned(z, module.quantize(z).ids)
+        return {book: features for book, (features, _) in found.items()}
+
+    return jax.jit(
+        lambda params, images: tokenizer.apply(
+            {"params": params}, images, method=features
         )
-        return tokenizer.make_quantizer(parent=None).split(z)
-
-    return jax.jit(features)
+    )
 
 
 ESTIMATORS = {"kmeans": estimate_by_kmeans}
@@ -100,8 +116,8 @@ ESTIMATORS = {"kmeans": estimate_by_kmeans}
 
 def from_data(
     config: ConfigDict, params: Any, batches: Iterable, step: int
-) -> jax.Array:
-    """The codebook [K, D] that `config.train.codebook_init` asks for at `step`."""
+) -> dict[str, jax.Array]:
+    """The rows by book that `config.train.codebook_init` asks for at `step`."""
     return families.make(
         ESTIMATORS,
         config.train.codebook_init,
@@ -111,8 +127,3 @@ def from_data(
         batches,
         step,
     )
-
-
-def with_codebook(params: Any, codebook: jax.Array) -> Any:
-    """Generator parameters with another codebook."""
-    return {**params, "quantize": {**params["quantize"], "codebook": codebook}}

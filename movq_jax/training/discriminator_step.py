@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from movq_jax import families
 from movq_jax.models.discriminators import DISCRIMINATORS
 from movq_jax.training.augmentation import make_augment
 from movq_jax.training.losses import adversarial_loss
+from movq_jax.training.optimizers import make_optimizer
 from movq_jax.training.randomness import named_key
 from movq_jax.training.regularizers import (
     lecam_penalty,
@@ -48,6 +50,13 @@ def init_discriminator(config: ConfigDict, image: jax.Array) -> tuple[Any, dict]
     if config.loss.adversarial.lecam.weight:
         added["lecam"] = lecam_start()
     return params, added
+
+
+def make_discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Its optimizer; it begins to learn `warmup` steps before it pushes."""
+    adversarial = config.loss.adversarial
+    begins = max(0, adversarial.start - adversarial.warmup)
+    return make_optimizer(config.optim, "disc", begins)
 
 
 def discriminate(config: ConfigDict, params: Any, variables: Any, x: jax.Array):

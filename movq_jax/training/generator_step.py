@@ -12,6 +12,7 @@ from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.training.discriminator_step import adversarial_term
 from movq_jax.training.losses import RECONSTRUCTION_LOSSES
 from movq_jax.training.perceptual import make_perceptual
+from movq_jax.training.randomness import named_key
 from movq_jax.training.seam import generator_gradients
 from movq_jax.training.state import TrainState
 
@@ -22,9 +23,10 @@ class GeneratorStep(NamedTuple):
     grads: Any  # like the parameters
     x_hat: jax.Array  # [B, H, W, 3]
     ids: jax.Array  # [B, h, w, M]
+    z: jax.Array  # [B, h, w, D], what was quantised
     variables: Any  # collections of the generator that are not parameters
     scalars: dict[str, jax.Array]  # losses, which must be finite
-    stats: dict[str, jax.Array]  # of the quantizer
+    stats: dict[str, jax.Array]  # of the quantizer, scalars
 
 
 def make_generator_gradients(config: ConfigDict, phase: str) -> Callable:
@@ -43,15 +45,19 @@ def make_generator_gradients(config: ConfigDict, phase: str) -> Callable:
                 {"params": params, **variables["gen"]},
                 x,
                 train=True,
-                rngs={"dropout": jax.random.fold_in(key, 0)},
+                rngs={
+                    "dropout": jax.random.fold_in(key, 0),
+                    # Of the codes: one draw for all micro-batches of a step.
+                    "codebook": named_key(config.seed, "codebook", state.step),
+                },
                 mutable=list(variables["gen"]),
             )
-            return (out.x_hat, out.quantized.loss), (out.quantized, updated)
+            return (out.x_hat, out.quantized.loss), (out, updated)
 
         pushed = None
         if phase == "adversarial":
             pushed = adversarial_term(config, state, variables, key)
-        grads, x_hat, scalars, (quantized, updated) = generator_gradients(
+        grads, x_hat, scalars, (out, updated) = generator_gradients(
             generate,
             state.gen_params,
             image_loss=lambda x_hat: image_loss(frozen, x, x_hat),
@@ -59,7 +65,13 @@ def make_generator_gradients(config: ConfigDict, phase: str) -> Callable:
             adversarial=pushed,
         )
         return GeneratorStep(
-            grads, x_hat, quantized.ids, updated, scalars, quantized.stats
+            grads=grads,
+            x_hat=x_hat,
+            ids=out.quantized.ids,
+            z=out.z,
+            variables=updated,
+            scalars=scalars,
+            stats=jax.tree.map(jnp.mean, out.quantized.stats),
         )
 
     return gradients

@@ -91,9 +91,9 @@ def read_log(workdir: epath.PathLike, last: int) -> list[dict[str, Any]]:
     for line in path.read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except ValueError:  # no JSON, or no text
+        except (ValueError, RecursionError):  # no JSON, no text, or nested too deeply
             continue
         step = record.get("step") if isinstance(record, dict) else None
-        if isinstance(step, int) and step <= last:
+        if type(step) is int and step <= last:
             records.append(record)
     return records

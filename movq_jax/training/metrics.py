@@ -58,8 +58,9 @@ def compute(metrics: Metrics, prefix: str) -> dict[str, float]:
     """Plain numbers, named `prefix/name`; a metric of several numbers names each."""
     values = {}
     for name, metric in metrics.items():
-        with np.errstate(invalid="ignore"):  # 0 / 0: every step of it was a bad one
-            result = metric.compute()
+        if isinstance(metric, Average) and not np.any(metric.count):
+            continue  # no step had it: there is no number
+        result = metric.compute()
         parts = result if isinstance(result, Mapping) else {name: result}
         values.update({f"{prefix}/{key}": float(v) for key, v in parts.items()})
     return values

@@ -13,36 +13,52 @@ from movq_jax import families
 from movq_jax.errors import UserError
 
 
-def constant(learning_rate: float, warmup_steps: int = 0) -> optax.Schedule:
+def constant(
+    learning_rate: float, warmup_steps: int = 0, *, begins: int = 0
+) -> optax.Schedule:
     """Constant, after a linear warm-up from 0."""
-    return _warmed_up(
-        learning_rate, warmup_steps, optax.constant_schedule(learning_rate)
-    )
+    level = optax.constant_schedule(learning_rate)
+    return _warmed_up(learning_rate, warmup_steps, level, begins)
 
 
 def cosine(
-    learning_rate: float, num_steps: int, warmup_steps: int = 0, end_factor: float = 0.0
+    learning_rate: float,
+    num_steps: int,
+    warmup_steps: int = 0,
+    end_factor: float = 0.0,
+    *,
+    begins: int = 0,
 ) -> optax.Schedule:
     """Half a cosine down to `end_factor * learning_rate` at `num_steps`."""
     decay_steps = max(1, num_steps - warmup_steps)
     decay = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=end_factor)
-    return _warmed_up(learning_rate, warmup_steps, decay)
+    return _warmed_up(learning_rate, warmup_steps, decay, begins)
 
 
 def linear(
-    learning_rate: float, num_steps: int, warmup_steps: int = 0, end_factor: float = 0.0
+    learning_rate: float,
+    num_steps: int,
+    warmup_steps: int = 0,
+    end_factor: float = 0.0,
+    *,
+    begins: int = 0,
 ) -> optax.Schedule:
     """A line down to `end_factor * learning_rate` at `num_steps`."""
     decay_steps = max(1, num_steps - warmup_steps)
     decay = optax.linear_schedule(
         learning_rate, end_factor * learning_rate, decay_steps
     )
-    return _warmed_up(learning_rate, warmup_steps, decay)
+    return _warmed_up(learning_rate, warmup_steps, decay, begins)
 
 
 def _warmed_up(
-    peak: float, warmup_steps: int, schedule: optax.Schedule
+    peak: float, warmup_steps: int, decay: optax.Schedule, begins: int
 ) -> optax.Schedule:
+    """The warm-up counts updates, the decay training steps: `begins` more of them."""
+
+    def schedule(count):
+        return decay(count + begins)
+
     if warmup_steps <= 0:
         return schedule
     # Step 0 already moves: the line reaches the peak at step `warmup_steps - 1`.
@@ -99,13 +115,13 @@ def adamw(
 def decayed(params: Any) -> Any:
     """Which parameters decay, as a tree of bools like `params`.
 
-    Kernels with at least two axes. Biases and the scales of norms do not, nor do
-    codebooks: a code that no feature chooses would only shrink, step by step.
+    Kernels with at least two axes. Biases and the scales of norms do not, nor do the
+    rows of codebooks: one that no feature chooses would only shrink, step by step.
     """
 
     def is_decayed(path, param) -> bool:
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        return names[-1] == "kernel" and param.ndim >= 2 and "codebook" not in names
+        return names[-1] == "kernel" and param.ndim >= 2
 
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 
@@ -132,8 +148,14 @@ def _check_ranges(fields: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where}.{field} is {value!r}; {words}")
 
 
-def make_schedule(optim: Mapping[str, Any], part: str) -> optax.Schedule:
-    """The learning rate of `part` ('gen' or 'disc'): optimizer step -> rate.
+def make_schedule(
+    optim: Mapping[str, Any], part: str, begins: int = 0
+) -> optax.Schedule:
+    """The learning rate of `part` ('gen' or 'disc'): its update's number -> rate.
+
+    Args:
+      begins: the training step of its update 0. The warm-up is its own, the decay goes
+        with the training steps.
 
     Raises:
       UserError: an unknown schedule or field, or a number that is out of range.
@@ -145,7 +167,11 @@ def make_schedule(optim: Mapping[str, Any], part: str) -> optax.Schedule:
     rate = {"learning_rate": optim[part]["learning_rate"]}
     _check_ranges(rate, f"config.optim.{part}")
     return families.make(
-        SCHEDULES, fields, "config.optim.schedule", rate["learning_rate"]
+        SCHEDULES,
+        fields,
+        "config.optim.schedule",
+        rate["learning_rate"],
+        begins=begins,
     )
 
 
@@ -157,8 +183,12 @@ def _without(member: Mapping[str, Any], *names: str, unused_by: str) -> dict[str
     return fields
 
 
-def make_optimizer(optim: Mapping[str, Any], part: str) -> optax.GradientTransformation:
+def make_optimizer(
+    optim: Mapping[str, Any], part: str, begins: int = 0
+) -> optax.GradientTransformation:
     """Clipping, then the optimizer of `part` ('gen' or 'disc') with its schedule.
+
+    `begins`: see `make_schedule`.
 
     Raises:
       UserError: an unknown optimizer, clipping, schedule or field, or a number that
@@ -167,8 +197,9 @@ def make_optimizer(optim: Mapping[str, Any], part: str) -> optax.GradientTransfo
     fields = {k: v for k, v in optim[part].items() if k != "learning_rate"}
     _check_ranges(fields, f"config.optim.{part}")
     optimizer = families.make(
-        OPTIMIZERS, fields, f"config.optim.{part}", make_schedule(optim, part)
+        OPTIMIZERS, fields, f"config.optim.{part}", make_schedule(optim, part, begins)
     )
-    clip = _without(optim["clip"], "value", unused_by="none")
-    _check_ranges(clip, "config.optim.clip")
-    return optax.chain(families.make(CLIPPING, clip, "config.optim.clip"), optimizer)
+    clip = _without(optim["clip"][part], "value", unused_by="none")
+    where = f"config.optim.clip.{part}"
+    _check_ranges(clip, where)
+    return optax.chain(families.make(CLIPPING, clip, where), optimizer)

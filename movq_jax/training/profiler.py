@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import tempfile
 from typing import Any
 
 from etils import epath
@@ -71,6 +72,21 @@ class Profiler:
             )
 
     def __enter__(self) -> "Profiler":
+        """Makes the folder; raises UserError where no file can be written there.
+
+        Now: a trace is written when its last step is done, perhaps hours later.
+        """
+        if self._steps is not None:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self._folder):
+                    pass
+            except OSError as error:
+                raise UserError(
+                    f"--profile cannot write to {self._folder}: "
+                    f"{error.strerror or error}; move what is in the way, choose "
+                    "another --workdir, or train without --profile"
+                ) from error
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -18,6 +18,10 @@ def r1_penalty(logits_of: Callable[[Image], Array], x: Image) -> Scalar:
     without its gamma / 2, as in MaskGIT's and MAGVIT's code: their weight 10 is
     gamma 20. A map of logits is summed, not averaged.
 
+    Where it is lazy (each k-th step, k times as strong), StyleGAN2 (1912.04958,
+    appendix B) also corrects Adam for it, with c = k / (k + 1): learning rate times c,
+    betas to the power c. That is left out here: at k = 16 it is c = 0.94.
+
     Args:
       logits_of: the discriminator, each of whose logits must depend on its own image
         alone: no batch statistics. Then one gradient of the sum over the batch has

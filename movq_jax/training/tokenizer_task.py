@@ -7,6 +7,7 @@ Deviation from VQGAN's code: the discriminator learns from the same reconstructi
 that trained the generator, not from a second one made after the generator's update.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,18 +19,19 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from movq_jax import __version__
-from movq_jax.evaluation.codebook import count_codes
+from movq_jax.evaluation.codebook import CodeCounts, count_codes
 from movq_jax.evaluation.pictures import comparison_grid
 from movq_jax.models.pixels import from_uint8, to_uint8
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import FOLDER as BUNDLE_FOLDER
 from movq_jax.pretrained.bundle import write_bundle
-from movq_jax.training import codebook_init
+from movq_jax.training import codebook_init, codebooks
 from movq_jax.training.accumulation import accumulate
 from movq_jax.training.checks import check as check  # the loop asks for it here
 from movq_jax.training.discriminator_step import (
     init_discriminator,
     make_discriminator_gradients,
+    make_discriminator_optimizer,
     r1_is_due,
 )
 from movq_jax.training.generator_step import (
@@ -56,7 +58,8 @@ def init_state(config: ConfigDict) -> TrainState:
     disc, disc_params, disc_opt = {"disc": {}}, {}, ()
     if config.loss.adversarial.name != "none":
         disc_params, disc = init_discriminator(config, image)
-        disc_opt = make_optimizer(config.optim, "disc").init(disc_params)
+        disc_opt = make_discriminator_optimizer(config).init(disc_params)
+    books = codebooks.init_books(config, gen_params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped_steps=jnp.zeros((), jnp.int32),
@@ -66,7 +69,7 @@ def init_state(config: ConfigDict) -> TrainState:
         ema_params=jax.tree.map(jnp.copy, gen_params),
         disc_params=disc_params,
         disc_opt=disc_opt,
-        variables={"gen": gen, **disc},
+        variables={"gen": gen, "codebooks": books, **disc},
     )
 
 
@@ -95,14 +98,10 @@ def fits_to_data(config: ConfigDict, step: int) -> bool:
 def fit_to_data(
     config: ConfigDict, state: TrainState, batches: Iterable[Batch]
 ) -> TrainState:
-    """The codebook anew from encoder features, see `codebook_init`."""
+    """The codebooks anew from encoder features, see `codebook_init`."""
     step = int(state.step)
-    codebook = codebook_init.from_data(config, state.gen_params, batches, step)
-    return state.replace(
-        gen_params=codebook_init.with_codebook(state.gen_params, codebook),
-        # A copy: a buffer that occurs twice in the state cannot be donated.
-        ema_params=codebook_init.with_codebook(state.ema_params, jnp.copy(codebook)),
-    )
+    rows = codebook_init.from_data(config, state.gen_params, batches, step)
+    return codebooks.start_anew(config, state, rows)
 
 
 def phase(config: ConfigDict, step: int) -> str:
@@ -123,10 +122,10 @@ def make_train_step(
     """
     gradients = _make_gradients(config, phase)
     update = _make_update(config)
-    codebook_size = build_tokenizer(config.model).codebook_size
+    count = make_count(config)
 
     def train_step(state: TrainState, batch: Batch, frozen: Any):
-        variables, (grads, scalars, stats), ids = accumulate(
+        variables, (grads, scalars, stats), (z, ids) = accumulate(
             lambda variables, images, number: gradients(
                 state, variables, images, number, frozen
             ),
@@ -134,16 +133,16 @@ def make_train_step(
             batch["image"],
             config.train.accumulation,
         )
-        new, norms = update(state, grads)
+        new, norms = update(state.replace(variables=variables), grads, z, ids)
         scalars |= norms
         finite = jnp.all(jnp.isfinite(jnp.stack(list(scalars.values()))))
-        new = advance(state, new.replace(variables=variables), finite)
+        new = advance(state, new, finite)
         metrics = {name: average(v, finite) for name, v in (scalars | stats).items()}
-        if "r1" in metrics:
+        if "r1" in metrics:  # of the steps that have it
             counted = finite & r1_is_due(config, state.step)
             metrics["r1"] = average(scalars["r1"], counted)
         kept = jnp.broadcast_to(finite, ids.shape[:1])
-        metrics["codes"] = count_codes(ids, codebook_size, kept)
+        metrics["codes"] = count(ids, kept)
         return new, metrics
 
     return train_step
@@ -169,34 +168,43 @@ def _make_gradients(config: ConfigDict, phase: str) -> Callable:
             disc = disc_gradients(state, variables, x, gen.x_hat, key)
             variables, grads["disc"] = disc.variables, disc.grads
             scalars = scalars | disc.scalars
-        return variables, (grads, scalars, gen.stats), gen.ids
+        return variables, (grads, scalars, gen.stats), (gen.z, gen.ids)
 
     return gradients
 
 
 def _make_update(config: ConfigDict) -> Callable:
-    """(state, {'gen': gradients, 'disc': gradients or absent}) -> (state, norms)."""
-    decay = config.train.ema_decay
+    """(state, {'gen': gradients, 'disc': gradients or absent}, z, ids) -> state, norms.
 
-    def apply(part, grads, opt_state, params):
-        optimizer = make_optimizer(config.optim, part)
+    Optimizers first, then the rule of the codebooks, then the running average.
+    """
+    decay = config.train.ema_decay
+    blind = codebooks.without_rows(config)
+    move_books = codebooks.make_update(config)
+
+    def apply(optimizer, grads, opt_state, params):
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    def update(state: TrainState, grads: dict[str, Any]):
-        params, gen_opt = apply("gen", grads["gen"], state.gen_opt, state.gen_params)
-        new = state.replace(
-            gen_params=params,
-            gen_opt=gen_opt,
-            ema_params=ema_update(state.ema_params, params, state.step, decay),
+    def update(state: TrainState, grads: dict[str, Any], z, ids):
+        gen_grads = blind(grads["gen"])
+        optimizer = make_optimizer(config.optim, "gen")
+        params, gen_opt = apply(optimizer, gen_grads, state.gen_opt, state.gen_params)
+        new = state.replace(gen_params=params, gen_opt=gen_opt)
+        if move_books is not None:
+            key = named_key(config.seed, "codebook_update", state.step)
+            new = move_books(new, state.gen_params, z, ids, key)
+        new = new.replace(
+            ema_params=ema_update(new.ema_params, new.gen_params, state.step, decay)
         )
         norms = {
-            "grad_norm": optax.tree.norm(grads["gen"]),
-            "param_norm": optax.tree.norm(params),
+            "grad_norm": optax.tree.norm(gen_grads),
+            "param_norm": optax.tree.norm(new.gen_params),
         }
         if "disc" in grads:
+            optimizer = make_discriminator_optimizer(config)
             params, disc_opt = apply(
-                "disc", grads["disc"], state.disc_opt, state.disc_params
+                optimizer, grads["disc"], state.disc_opt, state.disc_params
             )
             new = new.replace(disc_params=params, disc_opt=disc_opt)
             norms["disc_grad_norm"] = optax.tree.norm(grads["disc"])
@@ -211,7 +219,7 @@ def make_eval_step(config: ConfigDict) -> Callable[[TrainState, Batch, Any], Met
 
     PSNR is that of the rounded uint8 images, averaged over images.
     """
-    tokenizer = build_tokenizer(config.model)
+    count = make_count(config)
     reconstruct = make_reconstruct(config)
     rec_loss = make_reconstruction_loss(config)
     perceive = make_perceptual(config.loss.perceptual)
@@ -225,7 +233,8 @@ def make_eval_step(config: ConfigDict) -> Callable[[TrainState, Batch, Any], Met
         metrics = {
             "psnr": average(20 * jnp.log10(255.0) - 10 * jnp.log10(mse), mask),
             "loss_rec": average(jax.vmap(rec_loss)(x, out.x_hat), mask),
-            "codes": count_codes(out.quantized.ids, tokenizer.codebook_size, mask),
+            "codes": count(out.quantized.ids, mask),
+            "quantisation_mse": average(out.quantized.stats["quantisation_mse"], mask),
         }
         if perceive is not None:
             distance = perceive(frozen["perceptual"], x, out.x_hat)
@@ -233,6 +242,14 @@ def make_eval_step(config: ConfigDict) -> Callable[[TrainState, Batch, Any], Met
         return metrics
 
     return eval_step
+
+
+def make_count(config: ConfigDict) -> Callable[[jax.Array, jax.Array], CodeCounts]:
+    """(ids [B, h, w, M], mask [B]) -> how often which code of which book was chosen."""
+    tokenizer = build_tokenizer(config.model)
+    return functools.partial(
+        count_codes, sizes=tokenizer.codebook_sizes, books=tokenizer.channel_books
+    )
 
 
 def make_reconstruct(config: ConfigDict) -> Callable:

@@ -98,6 +98,49 @@ def test_the_batch_size_does_not_change_the_row_of_images(data_config):
     np.testing.assert_array_equal(row, again)
 
 
+@pytest.mark.parametrize("batch_size", [TRAIN + 1, 2 * TRAIN + 4])
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_a_split_smaller_than_the_batch_wraps_round(
+    data_config, batch_size, process_count
+):
+    row = images_of(data_config, 3 * batch_size, batch_size=1)[:, 0]
+    batches = np.concatenate(
+        [
+            images_of(
+                data_config,
+                3,
+                batch_size=batch_size,
+                process_index=index,
+                process_count=process_count,
+            )
+            for index in range(process_count)
+        ],
+        axis=1,
+    )
+    np.testing.assert_array_equal(batches.reshape(row.shape), row)
+    whole_epochs = numbers(row)[: 3 * TRAIN].reshape(3, TRAIN)
+    for epoch in whole_epochs:
+        assert sorted(epoch) == list(range(TRAIN))
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_evaluation_of_fewer_images_than_a_batch(data_config, process_count):
+    slices = [
+        list(
+            eval_batches(
+                data_config,
+                batch_size=16,
+                process_index=index,
+                process_count=process_count,
+            )
+        )
+        for index in range(process_count)
+    ]
+    assert [len(batches) for batches in slices] == [1] * process_count
+    mask = np.concatenate([batch["mask"] for (batch,) in slices])
+    assert mask.tolist() == [True] * 5 + [False] * 11
+
+
 @pytest.mark.parametrize("drawn_below", [0, 100])
 def test_an_epoch_has_every_image_once_and_the_next_another_order(
     data_config, monkeypatch, drawn_below

@@ -108,8 +108,38 @@ def test_configurations(tmp_path):
         (tmp_path / "coco" / config / "1.1.0" / "dataset_info.json").touch()
     found = find_dataset("coco/2017", tmp_path)
     assert found == tmp_path / "coco" / "2017" / "1.1.0"
+    assert find_dataset("coco/2017:1.1.0", tmp_path) == found
     with pytest.raises(UserError, match="comes as 2014, 2017: choose one"):
         find_dataset("coco", tmp_path)
+
+
+def test_the_only_configuration_need_not_be_named(tmp_path):
+    (tmp_path / "coco" / "2014" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "coco" / "2014" / "1.0.0" / "dataset_info.json").touch()
+    found = tmp_path / "coco" / "2014" / "1.0.0"
+    assert find_dataset("coco", tmp_path) == find_dataset("coco:1.0.0", tmp_path)
+    assert find_dataset("coco", tmp_path) == found
+    with pytest.raises(UserError, match=r"coco/2014 2\.0\.0 is not in .*is 1\.0\.0"):
+        find_dataset("coco:2.0.0", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("coco/2017", "coco/2017"), ("coco/2071", "coco"), ("coco", "coco")]
+)
+def test_an_edition_that_is_not_there(data_dir, tmp_path, name, kind):
+    with pytest.raises(UserError) as caught:
+        find_dataset(name, tmp_path)
+    assert str(caught.value) == (
+        f"dataset '{name}' is not prepared in {tmp_path}, where no dataset is. Prepare "
+        f"it: python -m movq_jax.tools.prepare --dataset={kind} --source=DIR "
+        f"--data-dir={tmp_path}"
+    )
+    if "/" in name:
+        other = tmp_path / "coco" / "2014" / "1.0.0"
+        other.mkdir(parents=True)
+        (other / "dataset_info.json").touch()
+        with pytest.raises(UserError, match="did you mean 'coco/2014'"):
+            find_dataset(name, tmp_path)
 
 
 def test_data_dir(monkeypatch):

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from movq_jax.errors import UserError
 from movq_jax.measuring import memory, programs
@@ -26,6 +27,40 @@ def test_a_state_that_is_given_up_counts_once():
     assert given_up.aliased == size and kept.aliased == 0
     assert kept.total - given_up.total == size
     assert all(result.seconds > 0 for result in results)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The folder in which jax keeps compiled programs; it keeps all, however small."""
+    wanted = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield tmp_path
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def test_compiling_without_what_was_kept(kept):
+    place = replicated(make_mesh())
+    square = jax.ShapeDtypeStruct((3, 3), jnp.float32, sharding=place)
+
+    def compile_anew(number):
+        memory.compile_program(Program("step", lambda x: x @ x + number, (square,)))
+        return len(list(kept.iterdir()))
+
+    known = compile_anew(1)
+    assert known > 0
+    with memory.without_compilation_cache():
+        assert compile_anew(2) == known
+    assert compile_anew(3) > known
 
 
 def simulated(monkeypatch, bytes_of):

@@ -90,6 +90,23 @@ def test_phases(tiny_config):
     assert of(start=20, warmup=0) == ["reconstruction"]  # after the end
 
 
+def test_lazy_r1_is_counted_as_often_as_it_is(tiny_config, shapes):
+    def step(*overrides, phase="warmup"):
+        keys = ["loss.discriminator.norm=group"]
+        keys += [f"loss.adversarial.r1.{override}" for override in overrides]
+        return programs.train_step(tiny_config(*keys), phase, shapes())
+
+    def flops(*overrides):
+        return programs.flops_per_image(step(*overrides), shapes())
+
+    without, always = flops("weight=0.0"), flops("weight=1.0", "every=1")
+    assert always > 1.04 * without
+    lazy = without + (always - without) / 16
+    assert flops("weight=1.0", "every=16") == pytest.approx(lazy, abs=2)
+    assert step("weight=1.0", "every=16", phase="adversarial").period == 16
+    assert step("weight=1.0", "every=16", phase="reconstruction").period == 1
+
+
 def test_accumulation_and_recomputation_in_the_count(tiny_config, shapes):
     def flops(*overrides):
         config = tiny_config("loss.adversarial.adaptive=False", *overrides)
@@ -109,7 +126,7 @@ def test_a_program_of_the_model(name, tiny_movq, shapes):
     params, images = programs.random_arguments(program)
     assert len(images.sharding.device_set) == 8
     assert not images.sharding.is_fully_replicated
-    assert params["quantize"]["codebook"].sharding.is_fully_replicated
+    assert params["quantize"]["codebook"]["rows"].sharding.is_fully_replicated
     out = jax.jit(program.function)(params, images)
     if name == "encode":
         assert out.shape == (8, 4, 4, 2) and out.dtype == jnp.int32

@@ -62,12 +62,38 @@ def test_turns_alternate():
         name: types.SimpleNamespace(run=lambda name=name: seen.append(name))
         for name in "ab"
     }
-    times = timing.time_by_turns(turns, rounds=2, limits=Limits(seconds=9, steps=1))
-    assert seen == ["a", "a", "b", "b"] * 2
+    limits = {"a": Limits(seconds=9, steps=1), "b": Limits(seconds=9, steps=2)}
+    times = timing.time_by_turns(turns, rounds=2, limits=limits)
+    assert seen == ["a", "a", "b", "b", "b"] * 2
     assert {name: [len(part) for part in parts] for name, parts in times.items()} == {
         "a": [1, 1],
-        "b": [1, 1],
+        "b": [2, 2],
     }
+
+
+def test_turns_end_with_a_whole_period():
+    clock = Clock()
+
+    def run():
+        clock.now += 0.25
+
+    for limits, steps in (
+        (Limits(seconds=1.0, period=3), 6),
+        (Limits(seconds=0.1, period=3), 3),
+        (Limits(seconds=9, steps=4, period=3), 6),
+        (Limits(seconds=9, steps=6, period=3), 6),
+    ):
+        assert len(timing.time_steps(run, limits, clock)) == steps
+
+
+def test_values_of_the_steps_that_are_timed():
+    seen = []
+    run = lambda: seen.append(len(seen))  # noqa: E731
+    turns = {"a": types.SimpleNamespace(run=run)}
+    limits = {"a": Limits(seconds=9, steps=2)}
+    times = timing.time_by_turns(turns, rounds=3, limits=limits)
+    assert len(seen) == 9  # 0, 3 and 6 fill the queue
+    assert timing.of_timed_steps(seen, times["a"]) == [1, 2, 4, 5, 7, 8]
 
 
 def test_a_summary():
@@ -75,6 +101,14 @@ def test_a_summary():
     assert (record["median"], record["min"], record["max"]) == (3.0, 1.0, 100.0)
     assert record["rounds"] == [2.0, 52.0] and record["steps"] == 5
     assert record["p10"] < record["median"] < record["p90"] < record["p99"]
+    assert record["mean"] == 22 and record["of_period"] == record["median"]
+
+
+def test_one_step_in_several_that_does_more():
+    """The median does not show it, and the mean shows each disturbance."""
+    record = timing.summary([[1, 1, 4, 1, 1, 4], [4, 1, 1], [1, 4, 901]], period=3)
+    assert record["median"] == 1 and record["of_period"] == 2
+    assert record["mean"] == pytest.approx(924 / 12)
 
 
 def test_a_runner_carries_its_state():

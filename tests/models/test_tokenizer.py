@@ -68,7 +68,7 @@ def test_every_norm_of_the_decoder_is_modulated_and_none_of_the_encoder():
     modulated = {path[:-2] for path in paths if path[-2] == "conv_y"}
     assert modulated == {path for path in norms if path[0] == "decoder"}
     assert len(modulated) == 39
-    assert params["quantize"]["codebook"].shape == (1024, 64)
+    assert params["quantize"]["codebook"]["rows"].shape == (1024, 64)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 12), (20, 4), (36, 52)])
@@ -165,7 +165,7 @@ def test_a_fresh_model_is_alive(tiny_movq):
     key = jax.random.key(0, impl="rbg")  # compiles faster
     gradients = flax.traverse_util.flatten_dict(start(key), sep=".")
     for name, gradient in gradients.items():
-        if name.endswith(("kernel", "codebook")):
+        if name.endswith(("kernel", "rows")):
             assert jnp.linalg.norm(gradient) > 1e-6, name
 
 

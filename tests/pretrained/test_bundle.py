@@ -77,7 +77,7 @@ def test_the_files_are_what_the_docstring_says(tiny_bundle):
     }
     record = json.loads((folder / "config.json").read_text())
     assert set(record) == {"format_version", "kind", "fingerprint", "model", "protocol"}
-    assert record["format_version"] == 1
+    assert record["format_version"] == 2
     weights = safetensors.numpy.load_file(folder / "model.safetensors")
     assert weights["encoder.conv_in.kernel"].shape == (3, 3, 3, 8)
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
@@ -205,9 +205,23 @@ def test_the_protocol_may_be_edited(workdir, tiny_bundle):
 
 
 def test_a_newer_format(workdir):
-    edit(workdir, format_version=2)
+    edit(workdir, format_version=3)
     message = refused(workdir)
-    assert "has format version 2, this program reads 1" in message
+    assert "has format version 3, this program reads 1 to 2" in message
+
+
+def test_the_first_format_had_the_codes_elsewhere(tmp_path):
+    codes = np.arange(8, dtype=np.float32).reshape(4, 2)
+    write_bundle(
+        tmp_path / "model",
+        kind="tokenizer",
+        params={"quantize": {"codebook": codes}},
+        model={},
+        protocol={},
+    )
+    edit(tmp_path, format_version=1)
+    params = read_bundle(tmp_path).params
+    np.testing.assert_array_equal(params["quantize"]["codebook"]["rows"], codes)
 
 
 @pytest.mark.parametrize("key", ["format_version", "kind", "fingerprint", "model"])

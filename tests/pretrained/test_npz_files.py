@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,13 @@ def test_damaged_files(path):
 def test_nothing_is_unpickled(path):
     np.savez(path, a=np.array([{}], dtype=object))
     with pytest.raises(UserError, match="is damaged or cannot be read"):
+        read_npz(path)
+
+
+def test_a_member_that_is_no_array(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("conv1.weight", bytes(64))
+    with pytest.raises(UserError, match=r"x\.npz .* 'conv1.weight' is not in the npy"):
         read_npz(path)
 
 

@@ -162,6 +162,42 @@ def test_odd_pickles(write, opcodes):
     assert "damaged" in refused(write(state_dict(a=opcodes), NUMBERS))
 
 
+def nested(levels):
+    """Return opcodes of tuples in tuples: few bytes, and a repr twice a level."""
+    return b"N" + b"2\x86" * levels  # DUP, TUPLE2
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"(" + nested(24) + b"ctorch\nFloatStorage\nS'0'\nS'cpu'\nI24\ntQ",
+        b"(S'storage'\n" + nested(24) + b"S'0'\nS'cpu'\nI24\ntQ",
+        b"(S'storage'\nctorch\nFloatStorage\n" + nested(24) + b"S'cpu'\nI24\ntQ",
+    ],
+    ids=["kind", "dtype", "key"],
+)
+def test_messages_are_short(write, opcodes):
+    message = refused(write(state_dict(a=opcodes), NUMBERS))
+    assert len(message) < 300 and "tuple" in message
+
+
+def test_messages_about_names_are_short(write, tmp_path):
+    described = b"\x80\x02}" + nested(16) + b"Ns."
+    message = refused(write(described))
+    assert len(message) < 300 and "a tuple is the name of an entry" in message
+    described = b"\x80\x02}(" + nested(16) + b"Ntb."  # BUILD
+    assert len(refused(write(described))) < 300
+
+
+def test_messages_about_keys_of_storages_are_short(tmp_path):
+    path = tmp_path / "x.pth"
+    legacy_file(path, state_dict(a=tensor()), NUMBERS)
+    keys = b"](" + pickled("0") + b"e."
+    path.write_bytes(path.read_bytes().replace(keys, b"](" + nested(16) + b"e."))
+    message = refused(path)
+    assert len(message) < 300 and "called by a tuple" in message
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -178,6 +214,8 @@ def test_odd_pickles(write, opcodes):
         tensor(count=-1),
         tensor((2,), (1,), 2, view=("7", 10, 3)),
         tensor((2,), (1,), 0, view=("7", 23, 3)),
+        # NaN is neither more nor less than anything.
+        tensor((9_000,), (1,), 0, view=("7", 0, b"Fnan\n")),
         tensor((2,), (1,), key="5"),
         tensor((1 << 40, 1 << 40), (0, 0)),
         tensor(key="../data.pkl"),

@@ -19,6 +19,7 @@ class FakeTokenizer:
     """
 
     factor, codebook_size, num_channels = 4, 32, 3
+    codebook_sizes = (32, 32, 32)
 
     def __init__(self, fingerprint="abc123", micro_batch=1):
         self.fingerprint, self.micro_batch = fingerprint, micro_batch

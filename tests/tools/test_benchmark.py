@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import jax
@@ -7,6 +8,7 @@ from PIL import Image
 
 from movq_jax.data.builders import folder
 from movq_jax.data.builders.writing import write_dataset
+from movq_jax.errors import UserError
 from movq_jax.measuring import memory, rates
 from movq_jax.tools import benchmark, command
 
@@ -25,10 +27,12 @@ def data_dir(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def small_products(monkeypatch):
-    """Matrix products of no time."""
+def in_no_time(monkeypatch):
+    """Small matrix products, and what the tests compiled the last time."""
+    monkeypatch.setattr(memory, "without_compilation_cache", contextlib.nullcontext)
     monkeypatch.setattr(rates, "_SIZES", {"cpu": (16, 32)})
     monkeypatch.setattr(rates, "_WARM_UP", rates.Limits(seconds=9, steps=2))
+    monkeypatch.setattr(rates, "LEAST_SECONDS", 0.02)
 
 
 FAST = ["--seconds=0.05", "--rounds=2", "--batch-size=4", "--num-threads=2"]
@@ -42,6 +46,7 @@ MODEL = [
     "--image-size=16",
     "--batch-size=16",
     "--rounds=2",
+    "--seconds=0.02",
     "--steps=2",
 ]
 
@@ -89,6 +94,7 @@ def test_a_model(tmp_path, capsys):
     for part in record["parts"].values():
         seconds = part["step_seconds"]
         assert seconds["steps"] == 4 and len(seconds["rounds"]) == 2
+        assert part["period"] == 1 and seconds["of_period"] == seconds["median"]
         assert 0 < seconds["min"] <= seconds["median"] <= seconds["p99"]
         rate = 16 / seconds["median"]
         assert part["images_per_second"] == pytest.approx(rate)
@@ -100,6 +106,37 @@ def test_a_model(tmp_path, capsys):
         assert part["share_of_datasheet"] is None and part["compile_seconds"] > 0
         assert part["peak_bytes"] > 0 and part["peak_bytes_source"] == "compiler"
     assert "memory: of a device, as told by the compiler" in out
+
+
+def test_products_do_not_end_after_some_steps(tmp_path):
+    record = measured(tmp_path, *MODEL, "--part=decode")
+    assert record["parts"]["decode"]["step_seconds"]["steps"] == 4
+    product = record["matrix_product"]["step_seconds"]
+    assert product["steps"] * product["mean"] > 0.03  # 2 x 0.02 s, one step less
+    assert record["phase"] is None
+
+
+def test_lazy_r1(tmp_path, capsys):
+    r1 = ["--config.loss.adversarial.r1.weight=1.0", "--steps=1", "--part=train"]
+    r1 += ["--config.loss.adversarial.r1.every=3", "--phase=warmup"]
+    r1 += ["--config.loss.adversarial.warmup=1", "--config.loss.adversarial.start=1"]
+    record = measured(tmp_path, *MODEL, *r1, "--config.loss.discriminator.norm=group")
+    part = record["parts"]["train (warmup)"]
+    assert part["period"] == 3 and part["step_seconds"]["steps"] == 6
+    rate = 16 / part["step_seconds"]["of_period"]
+    assert part["images_per_second"] == pytest.approx(rate)
+    assert "R1 is in one step of 3; images/s" in capsys.readouterr().out
+
+
+def test_a_share_that_cannot_be_is_remarked():
+    shares = {"encode": 1.3, "decode": 0.9, "train": 1.01}
+    parts = {
+        name: {"period": 1, "share_of_matrix_product": share}
+        for name, share in shares.items()
+    }
+    (remark,) = benchmark._remarks(parts)
+    assert remark.startswith("more than 100% of the matrix product: encode, train. ")
+    assert not list(benchmark._remarks({"decode": parts["decode"]}))
 
 
 def test_the_parts_of_a_step_and_another_phase(tmp_path):
@@ -119,7 +156,7 @@ def test_training_on_real_data(data_dir, tmp_path, capsys):
     flags += [f"--data-dir={data_dir}", "--config.loss.adversarial.name=none"]
     record = measured(tmp_path, *MODEL, *flags)
     part = record["parts"]["train (reconstruction)"]
-    assert 0 < part["data_wait_share"] <= 1
+    assert 0 < part["data_wait_share"] < 1
     assert "waited for real data" in capsys.readouterr().out
     assert record["data"] == "real" and record["input"]["config"]["batch_size"] == 16
 
@@ -131,6 +168,19 @@ def test_too_little_memory(monkeypatch, capsys):
     monkeypatch.setattr(memory, "compile_program", compile_program)
     assert command.run(benchmark.main, [*MODEL, "--part=encode"]) == 2
     assert "give a smaller --batch-size" in capsys.readouterr().err
+
+
+def test_what_is_compiled_is_not_read_from_a_cache(monkeypatch):
+    monkeypatch.undo()
+    seen = []
+
+    def compile_program(program):
+        seen.append(jax.config.jax_enable_compilation_cache)
+        raise UserError("that is enough")
+
+    monkeypatch.setattr(memory, "compile_program", compile_program)
+    assert command.run(benchmark.main, [*MODEL, "--part=encode"]) == 2
+    assert seen == [False] and jax.config.jax_enable_compilation_cache
 
 
 @pytest.mark.parametrize(
@@ -159,6 +209,10 @@ def test_wrong_flags_of_the_input(data_dir, capsys, flags, message):
 @pytest.mark.parametrize(
     "flags, message",
     [
+        (["--image-size=31"], "data.image_size is 31, but must be a multiple of 2"),
+        (["--config.train.accumulation=3"], "accumulation is 3, which does not"),
+        (["--config.train.accumulation=0", "--part=encode"], "accumulation is 0; 1 is"),
+        (["--config.train.num_steps=0"], "num_steps is 0, but must be"),
         (["--batch-size=12"], "is 12, but must be a positive multiple of"),
         (["--config.train.accumulation=4"], "multiple of devices x config.train.acc"),
         (["--phase=adversary"], "no phase 'adversary'; did you mean 'adversarial'?"),

@@ -48,6 +48,33 @@ def test_overrides_and_the_size_of_images(capsys):
     assert {"encode", "decode", "discriminator"} < set(record["flops"])
 
 
+def test_no_weights_are_needed(capsys):
+    flags = ["--config.loss.perceptual.name=squeezenet", "--image-size=32"]
+    flags += ["--config.loss.perceptual.weights=nowhere/squeezenet.npz"]
+    flags += ["--config.loss.adversarial.name=none"]
+    code, out, _ = run([*SMALL, *flags], capsys)
+    assert code == 0 and "(perceptual: of a pair of images)" in out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["train.accumulation=3"], "accumulation is 3, which does not divide"),
+        (["train.accumulation=0"], "accumulation is 0; 1 is the least"),
+        (["train.batch_size=0"], "batch_size is 0, but must be a whole number"),
+        (["train.num_steps=0"], "num_steps is 0, but must be a whole number"),
+        (["data.image_size=31"], "image_size is 31, but must be a multiple of 2"),
+        (["loss.adversarial.warmup=50"], "warmup is 50, but start is 2"),
+        (["loss.adversarial.r1.weight=1.0"], "r1 is on, but config.loss.discrimin"),
+        (["loss.perceptual.name=squeezenet"], "needs at least 21"),
+    ],
+)
+def test_what_training_refuses_is_refused(flags, message, capsys):
+    flags = [*SMALL, *(f"--config.{flag}" for flag in flags)]
+    code, out, err = run(flags, capsys)
+    assert code == 2 and out == "" and message in err and err.count("\n") == 1
+
+
 def test_a_bundle(tiny_bundle, capsys):
     code, out, _ = run([f"--model={tiny_bundle}", "--json"], capsys)
     record = json.loads(out)

@@ -113,6 +113,21 @@ def test_json(run, pictures, tmp_path):
             ["--dataset=photos", "--validation-fraction=0.5"],
             "--validation-fraction is not for --dataset=photos",
         ),
+        (["--dataset=coco"], "--dataset=coco needs --source=DIR, a folder: get train2"),
+        (["--dataset=coco/2014"], "get train2014.zip, val2014.zip and"),
+        (["--dataset=coco/2015"], "invalid choice: 'coco/2015'"),
+        (
+            ["--dataset=coco", "--source=/nowhere/x"],
+            "/nowhere/x does not exist: get train2017.zip",
+        ),
+        (
+            ["--dataset=coco/2017", "--source=.", "--name=photos"],
+            "--name=photos is what another kind of dataset is called",
+        ),
+        (
+            ["--dataset=coco", "--source=.", "--validation-fraction=0.5"],
+            "--validation-fraction is not for --dataset=coco",
+        ),
         (["--dataset=folder", "--sauce=x"], "--sauce (did you mean '--source'?)"),
         (["--dataset=folder", "--source=/nowhere/x"], "/nowhere/x does not exist"),
         (
@@ -130,6 +145,44 @@ def test_wrong_flags(run, flags, message):
 def test_a_wrong_name(run, pictures):
     code, _, err = run("--dataset=folder", f"--source={pictures}", "--name=My-Set")
     assert code == 2 and "'My-Set' cannot be the name of a dataset" in err
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """COCO 2014 with a picture in each split, and without annotations."""
+    for part in ("train2014", "val2014"):
+        path = tmp_path / "coco" / part / f"COCO_{part}_000000000007.jpg"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (20, 16)).save(path)
+    return tmp_path / "coco"
+
+
+@pytest.mark.parametrize("kind", ["coco", "coco/2014"])
+def test_an_edition_is_part_of_the_name(run, coco, tmp_path, kind):
+    code, out, err = run(f"--dataset={kind}", f"--source={coco}")
+    assert code == 0
+    flags = f"--config.data.dataset=coco/2014 --config.data.data_dir={tmp_path}/data"
+    assert f"in {tmp_path}/data/coco/2014/1.0.0; to train on it:\n  {flags}\n" in out
+    first, *others = err.splitlines()
+    assert first == (
+        "warning: a part of COCO 2014: train has 1 of 82,783 images, validation has 1 "
+        "of 40,504 images"
+    )
+    assert len(others) == 2 and all("no annotations/captions" in o for o in others)
+    for dataset in ("coco", "coco/2014"):
+        place = SimpleNamespace(dataset=dataset, data_dir=str(tmp_path / "data"))
+        source = open_split(place, "train")
+        assert len(source) == 1 and source.name == "coco/2014/1.0.0 train"
+    code, again, err = run(f"--dataset={kind}", f"--source={coco}", "--json")
+    assert "coco/2014 is already prepared in" in err
+    record = json.loads(again)
+    assert record["dataset"] == "coco/2014" and len(record["notes"]) == 3
+
+
+def test_an_edition_under_another_name(run, coco, tmp_path):
+    code, out, _ = run("--dataset=coco", f"--source={coco}", "--name=seven")
+    assert code == 0 and "--config.data.dataset=seven/2014 " in out
+    assert (tmp_path / "data" / "seven" / "2014" / "1.0.0").is_dir()
 
 
 def test_photos(run, tmp_path):

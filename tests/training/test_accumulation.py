@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from movq_jax.training import sharding
+from movq_jax.training import accumulation, sharding
 from movq_jax.training import tokenizer_task as task
 from movq_jax.training.accumulation import accumulate
 
@@ -19,6 +19,19 @@ def test_the_parts_of_each_image_come_back_together():
     carry, mean, collected = accumulate(part, jnp.zeros(()), images, 4)
     assert carry == 4 and mean == pytest.approx(3.5)
     assert sorted(np.asarray(collected).reshape(-1)) == [10 * i for i in range(8)]
+
+
+def test_a_loop_is_the_same_as_parts_in_a_row(monkeypatch):
+    images = jnp.arange(8.0).reshape(8, 1)
+
+    def part(carry, images, number):
+        return carry * 2 + number, jnp.mean(images), images * 10
+
+    results = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(accumulation.jax, "default_backend", lambda b=backend: b)
+        results.append(accumulate(part, jnp.ones((), int), images, 4))
+    jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 def test_one_part_is_a_plain_call():
@@ -45,6 +58,7 @@ def separable(adversarial_config):
             # Adam divides by the root of squared gradients: it makes rounding large.
             "optim.gen.eps=1e-3",
             "optim.disc.eps=1e-3",
+            "optim.clip.disc.name=global_norm",
             *overrides,
         )
 
@@ -91,7 +105,10 @@ def test_batch_norm_and_the_adaptive_weight_see_one_part(adversarial_config, bat
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(parts))
 
 
-def test_less_memory(separable, batch):
+def test_less_memory(separable, batch, monkeypatch):
+    # As on an accelerator: on a CPU the parts are written out, and need not wait.
+    monkeypatch.setattr(accumulation.jax, "default_backend", lambda: "gpu")
+
     def temporary(accumulation):
         config = separable(f"train.accumulation={accumulation}", "model.width=16")
         state = jax.eval_shape(lambda: task.init_state(config))

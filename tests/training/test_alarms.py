@@ -58,6 +58,13 @@ def test_dying_codes(raised):
     ]
 
 
+def test_of_two_books_the_poorer_one_counts(raised):
+    rich = course("global_codebook_usage", (0.9, 30))
+    poor = course("local_codebook_usage", (0.8, 15), (0.3, 15))
+    both = [{**a, **b} for a, b in zip(rich, poor, strict=True)]
+    assert raised(both) == [(19, "codebook_usage_falls", False)]
+
+
 def test_one_rich_line_is_not_the_measure_of_usage(raised):
     lines = course("codebook_usage", (0.3, 10), (0.9, 1), (0.3, 30))
     assert raised(lines) == []

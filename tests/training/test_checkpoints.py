@@ -1,3 +1,5 @@
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,17 @@ def test_the_best_is_remembered_on_resuming(tmp_path):
     save(tmp_path, {1: 25.0, 2: 22.0, 3: None})
     save(tmp_path, {4: 21.0, 5: None, 6: None})
     assert kept(tmp_path) == [1, 5, 6]
+
+
+def test_without_an_evaluation_there_is_nothing_to_warn_of(tmp_path, caplog):
+    save(tmp_path, {1: None, 2: 20.0, 3: None, 4: None})
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert kept(tmp_path) == [2, 3, 4]
+
+
+def test_without_any_evaluation_none_is_the_best(tmp_path):
+    save(tmp_path, {1: None, 2: None, 3: None})
+    assert kept(tmp_path) == [2, 3]
 
 
 def test_nothing_but_damage_is_an_error_each_time(tmp_path):

@@ -26,6 +26,9 @@ WRONG = {
     "loss.perceptual.name=vgg": "config.loss.perceptual",
     "train.codebook_init.name=kmean": "did you mean 'kmeans'? Known: kmeans, none",
     "train.codebook_init.iterations=0": "codebook_init.iterations is 0",
+    "train.codebook_update.name=emas": "did you mean 'ema'? Known: cvq, ema, gradient",
+    "train.codebook_update.decay=1.5": "config.train.codebook_update.decay is 1.5",
+    "train.codebook_update.revive_below=-1.0": "revive_below is -1.0; give a number",
     "optim.gen.learning_rate=-1.0": "config.optim.gen.learning_rate",
 }
 
@@ -45,3 +48,28 @@ def test_what_is_right_passes(adversarial_config, tiny_config):
 
 def test_without_a_discriminator_its_keys_do_not_matter(tiny_config):
     check(tiny_config("loss.adversarial.warmup=100", "loss.adversarial.start=3"))
+
+
+def test_rules_and_kmeans_need_a_book(tiny_config):
+    for spec in ({"name": "fsq", "levels": (4, 4)}, {"name": "lfq", "bits": 4}):
+        config = tiny_config()
+        with config.unlocked():
+            config.model.quantizer = spec
+            with pytest.raises(UserError, match="codebook_init.name is 'kmeans', but"):
+                check(config)
+            config.train.codebook_init = {"name": "none"}
+            check(config)
+            config.train.codebook_update = {"name": "ema"}
+        with pytest.raises(UserError, match="codebook_update.name is 'ema', but the"):
+            check(config)
+
+
+def test_evaluation_must_not_be_too_small_for_the_perceptual_network(tiny_config):
+    config = tiny_config(
+        "loss.perceptual.name=squeezenet",
+        "loss.perceptual.weights=x.npz",
+        "data.image_size=32",
+        "data.eval.image_size=16",
+    )
+    with pytest.raises(UserError, match=r"config.data.eval.image_size is 16, but the"):
+        check(config)

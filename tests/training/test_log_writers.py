@@ -46,6 +46,12 @@ def test_lines_that_are_no_records_are_dropped(tmp_path):
     assert steps(tmp_path) == [1]
 
 
+def test_a_line_that_is_nested_too_deeply_is_dropped(tmp_path):
+    deep = b"[" * 100_000
+    (tmp_path / "metrics.jsonl").write_bytes(deep + b'\n{"step": 1}\n')
+    assert read_log(tmp_path, 2) == [{"step": 1}]
+
+
 def test_an_alarm_is_a_line_of_its_own(tmp_path):
     with LogWriters(tmp_path, resumed_at=0) as writers:
         writers.scalars(1, {"train/loss": 0.5})

@@ -121,6 +121,9 @@ def test_what_a_run_leaves_behind(config, tmp_path):
         "val/loss_rec",
         "val/codebook_usage",
         "val/codebook_perplexity",
+        "val/codebook_entropy",
+        "val/codebook_dead",
+        "val/quantisation_mse",
     }
     tok = movq_jax.load(tmp_path)
     assert tok.protocol["step"] == 6

@@ -16,6 +16,13 @@ def test_a_mask_leaves_values_out():
     assert compute({"a": value}, "val") == {"val/a": 1.5}
 
 
+def test_what_no_step_had_has_no_number():
+    """Such as R1 in a log window between two of its steps: no NaN that alarms."""
+    nothing = average(7.0, jnp.array(False))
+    assert compute({"a": nothing, "b": average(1.0)}, "train") == {"train/b": 1.0}
+    assert compute({"a": nothing.merge(average(3.0))}, "train") == {"train/a": 3.0}
+
+
 @pytest.mark.parametrize("fold_at", [2, 5, 100])
 def test_a_window_is_folded_without_a_trace(monkeypatch, fold_at):
     monkeypatch.setattr(metrics, "_FOLD_AT", fold_at)

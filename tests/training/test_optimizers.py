@@ -11,10 +11,12 @@ from movq_jax.training.optimizers import decayed, make_optimizer, make_schedule
 
 def optim(schedule=None, clip=None, gen=None):
     adam = {"name": "adam", "learning_rate": 0.1, "b1": 0.5, "b2": 0.9}
+    none = {"name": "none", "value": 1.0}
     return {
         "gen": adam | (gen or {}),
+        "disc": adam,
         "schedule": schedule or {"name": "constant"},
-        "clip": clip or {"name": "none", "value": 1.0},
+        "clip": {"gen": clip or none, "disc": none},
     }
 
 
@@ -34,6 +36,20 @@ def test_a_rate_that_falls(name, middle):
         [0.1, 0.1, middle, 0.01, 0.01],
         rtol=1e-5,
     )
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
+def test_what_begins_later_ends_with_the_others(name):
+    """Its warm-up is its own; after it, at a training step both have one rate."""
+    schedule = {"name": name, "warmup_steps": 3}
+    if name != "constant":
+        schedule |= {"num_steps": 20, "end_factor": 0.1}
+    early = make_schedule(optim(schedule), "gen")
+    late = make_schedule(optim(schedule), "disc", begins=8)
+    np.testing.assert_allclose(
+        [late(i) for i in range(3, 12)], [early(8 + i) for i in range(3, 12)], rtol=1e-6
+    )
+    np.testing.assert_allclose(late(0), 0.1 / 3, rtol=1e-6)
 
 
 def step(config, gradient):
@@ -69,6 +85,19 @@ def test_adam_divides_by_the_clipped_gradient():
         sizes["global_norm"], 0.1 * np.array([0.6 / 1.6, 0.8 / 1.8]), rtol=1e-5
     )
     np.testing.assert_allclose(sizes["value"], 0.1 * np.array([0.5, 0.5]), rtol=1e-5)
+
+
+def test_each_part_has_its_clipping():
+    config = optim(clip={"name": "value", "value": 1e-3}, gen={"eps": 1.0})
+    config["disc"] = config["gen"]
+    gradient = jnp.array([3.0, 4.0])
+    updates = {}
+    for part in ("gen", "disc"):
+        optimizer = make_optimizer(config, part)
+        updates[part], _ = optimizer.update(gradient, optimizer.init(gradient))
+    assert np.all(np.abs(updates["gen"]) < 2e-4) and np.all(
+        np.abs(updates["disc"]) > 7e-2
+    )
 
 
 def clip_alone(clip, gradients):
@@ -126,8 +155,8 @@ def test_only_kernels_decay(tiny_movq, fill):
             assert np.any(param)
             kept.add(name)
     assert {name.rsplit("/")[-1] for name in shrunk} == {"kernel"}
-    assert {name.rsplit("/")[-1] for name in kept} == {"bias", "scale", "codebook"}
-    assert "quantize/codebook" in kept
+    assert {name.rsplit("/")[-1] for name in kept} == {"bias", "scale", "rows"}
+    assert "quantize/codebook/rows" in kept
 
 
 def test_what_decays_is_told_by_name_and_axes():
@@ -135,13 +164,11 @@ def test_what_decays_is_told_by_name_and_axes():
     params = {
         "dense": {"kernel": leaf, "bias": leaf},
         "one": {"kernel": jnp.zeros(3)},
-        "codebook": {"kernel": leaf},
         "words": {"embedding": leaf},
     }
     assert decayed(params) == {
         "dense": {"kernel": True, "bias": False},
         "one": {"kernel": False},
-        "codebook": {"kernel": False},
         "words": {"embedding": False},
     }
     assert decayed(leaf) is False
@@ -193,7 +220,7 @@ def test_a_wrong_field_is_named(config, words):
         (optim(gen={"b2": -0.1}), "gen.b2 is -0.1"),
         (optim(gen={"eps": 0.0}), "gen.eps is 0.0; it must be above 0"),
         (optim(gen=ADAMW | {"weight_decay": -1}), "gen.weight_decay is -1; 0 is"),
-        (optim(clip={"name": "value", "value": 0.0}), "clip.value is 0.0; it must"),
+        (optim(clip={"name": "value", "value": 0.0}), "clip.gen.value is 0.0; it must"),
         (
             optim(schedule={"name": "constant", "warmup_steps": -1}),
             "schedule.warmup_steps is -1; 0 is the least",

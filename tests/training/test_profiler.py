@@ -66,6 +66,15 @@ def test_an_error_ends_the_trace(tmp_path):
     jax.profiler.stop_trace()
 
 
+def test_a_place_that_cannot_be_written_is_found_before_the_first_step(tmp_path):
+    (tmp_path / "profile").write_text("")
+    with pytest.raises(UserError, match="--profile cannot write to .*profile: "):
+        with Profiler(range(1, 2), tmp_path, 9):
+            pytest.fail("a step")
+    with Profiler(None, tmp_path, 9):
+        pass  # nobody asked for a trace
+
+
 def test_without_steps_there_is_no_trace(tmp_path):
     with Profiler(None, tmp_path, 9) as profiler:
         assert run(profiler, range(1, 4)) == ([], [])

@@ -14,20 +14,20 @@ from movq_jax.training import tokenizer_task as task
 # first one's gradients.
 GOLDEN = {
     "reconstruction": {
-        "loss_rec": 0.5730567,
-        "loss_vq": 0.3640648,
-        "grad_norm": 21.44289,
-        "codebook_perplexity": 13.74713,
-        "second_loss_rec": 0.5436890,
+        "loss_rec": 0.5592425,
+        "loss_vq": 0.3636860,
+        "grad_norm": 22.55637,
+        "codebook_perplexity": 14.13645,
+        "second_loss_rec": 0.5397336,
     },
     "adversarial": {
-        "loss_rec": 0.5730567,
-        "loss_adv": -0.06476412,
-        "adv_weight": 4.657835,
-        "grad_norm": 91.22696,
-        "loss_disc": 0.9992641,
-        "disc_grad_norm": 1.109290,
-        "second_loss_rec": 0.5649201,
+        "loss_rec": 0.5592425,
+        "loss_adv": -0.06238868,
+        "adv_weight": 3.633641,
+        "grad_norm": 57.93806,
+        "loss_disc": 0.9980767,
+        "disc_grad_norm": 1.174921,
+        "second_loss_rec": 0.5572571,
     },
 }
 
@@ -139,7 +139,7 @@ def test_everything_at_once(adversarial_config, batch):
         "loss.discriminator={'name': 'stylegan', 'width': 8, 'max_width': 16}",
         "train.remat_levels=(0,)",
         "train.accumulation=2",
-        "optim.clip.name=layer_wise",
+        "optim.clip.gen.name=layer_wise",
     )
     state = init(config)
     step = jax.jit(task.make_train_step(config, "adversarial"))
@@ -147,7 +147,7 @@ def test_everything_at_once(adversarial_config, batch):
     for _ in range(3):
         state, metrics = step(state, batch, {})
         seen.append(metrics_lib.compute(jax.device_get(metrics), "train"))
-    assert [np.isfinite(values["train/r1"]) for values in seen] == [True, False, True]
+    assert ["train/r1" in values for values in seen] == [True, False, True]
     assert seen[0]["train/r1"] > 0
     assert int(state.skipped_steps) == 0
     assert float(state.variables["lecam"]["real"]) != 0.0
@@ -214,7 +214,7 @@ def test_a_bad_step_changes_nothing_but_the_counters(
     for part in ("gen_params", "gen_opt", "ema_params", "disc_params", "disc_opt"):
         assert_trees_equal(getattr(bad, part), getattr(good, part))
     assert_trees_equal(bad.variables, good.variables)
-    assert np.isnan(values["train/loss_rec"])
+    assert "train/loss_rec" not in values  # there is no number to tell
     again, _ = steps(config, bad, batch)
     assert (int(again.skipped_steps), int(again.skipped_in_row)) == (2, 0)
 
@@ -249,7 +249,7 @@ def test_evaluation_leaves_the_padding_out(tiny_config, batch):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, masked
     )
-    assert float(jnp.sum(whole["codes"].counts)) == 5 * 8 * 8 * 4
+    assert float(jnp.sum(whole["codes"].counts["codebook"])) == 5 * 8 * 8 * 4
 
 
 def test_bfloat16_trains_with_float32_parameters(adversarial_config, batch):
@@ -264,8 +264,8 @@ def test_the_codebook_comes_from_encoder_features(tiny_config, batch):
     state = init(config)
     assert task.fits_to_data(config, 0)
     fitted = task.fit_to_data(config, state, iter([batch] * 10))
-    codebook = fitted.gen_params["quantize"]["codebook"]
-    assert_trees_equal(codebook, fitted.ema_params["quantize"]["codebook"])
+    codebook = fitted.gen_params["quantize"]["codebook"]["rows"]
+    assert_trees_equal(codebook, fitted.ema_params["quantize"]["codebook"]["rows"])
     _, before = steps(config, state, batch)
     _, after = steps(config, fitted, batch)
     name = "train/quantisation_mse"

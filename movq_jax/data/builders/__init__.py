@@ -2,8 +2,19 @@
 
 A builder is a function that returns a `Listing`; its parameters are the flags of
 `movq prepare` that it takes. `writing` turns a listing into a prepared dataset.
+`name/config` is an edition of `name`, which alone takes the one that it finds.
 """
 
-from movq_jax.data.builders import folder, photos
+import functools
 
-BUILDERS = {"photos": photos.find, "folder": folder.find}
+from movq_jax.data.builders import coco, folder, photos
+
+BUILDERS = {
+    "photos": photos.find,
+    "folder": folder.find,
+    "coco": coco.find,
+    **{
+        f"coco/{edition}": functools.partial(coco.find, edition=edition)
+        for edition in coco.EDITIONS
+    },
+}

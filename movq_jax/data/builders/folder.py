@@ -8,9 +8,10 @@ hash of its own name, so that an image more does not move the others.
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from movq_jax.data.builders.archives import walk
 from movq_jax.data.builders.listing import (
     NO_LABEL,
     SPLITS,
@@ -79,7 +80,7 @@ def _find_files(source: str) -> tuple[dict[str, Path], int]:
     """Return the images (key -> path), and how many files were no images by name."""
     path = Path(source).expanduser()
     if path.is_dir():
-        root, candidates = path, list(_walk(path))
+        root, candidates = path, list(walk(path))
     elif path.is_file():
         # A list names what it means: nothing of it is left out by its suffix.
         return _with_keys(_read_list(path), path.parent), 0
@@ -96,21 +97,6 @@ def _find_files(source: str) -> tuple[dict[str, Path], int]:
             + (f", only {len(candidates)} other files" if candidates else "")
         )
     return _with_keys(images, root), len(candidates) - len(images)
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield the files under `root` that are not hidden, through links too."""
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        # A link to a folder above would otherwise be followed without end.
-        seen.add(os.path.realpath(folder))
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and os.path.realpath(os.path.join(folder, name)) not in seen
-        )
-        yield from (Path(folder, n) for n in sorted(names) if not n.startswith("."))
 
 
 def _read_list(path: Path) -> list[Path]:

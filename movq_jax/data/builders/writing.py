@@ -1,6 +1,6 @@
 """A listing becomes a dataset on disk: checked, in shards, whole or not there at all.
 
-    <data dir>/<name>/1.0.0/
+    <data dir>/<name>[/<config>]/1.0.0/
         <name>-<split>.array_record-00000-of-00002   encoded files, untouched
         dataset_info.json, features.json, ...        of TensorFlow Datasets
         prepared.json                                what it was made from
@@ -69,7 +69,7 @@ def find_prepared(name: str, data_dir: Path, listing: Listing) -> Prepared | Non
             f"{name!r} cannot be the name of a dataset: use lower-case letters, digits "
             f"and _, starting with a letter"
         )
-    folder = data_dir / name / VERSION
+    folder = data_dir / name / listing.config / VERSION
     if not folder.exists():
         return None
     try:
@@ -108,10 +108,11 @@ def write_dataset(
     """
     # Before the writing: files that change meanwhile make another dataset.
     fingerprint = listing.fingerprint()
-    features = _features(listing.classes)
+    features = _features(listing)
+    place = data_dir / name / listing.config / VERSION
     refused: dict[str, str] = {}
     infos = []
-    with _new_folder(data_dir / name / VERSION) as folder:
+    with _new_folder(place) as folder:
         for split, examples in listing.splits.items():
             writer = _SplitWriter(folder, name, split, features)
             for example, data in _checked(sorted(examples, key=_hash_order)):
@@ -133,7 +134,7 @@ def write_dataset(
             check_data=False,
         )
         prepared = Prepared(
-            folder=data_dir / name / VERSION,
+            folder=place,
             fingerprint=fingerprint,
             classes=list(listing.classes),
             images={info.name: info.num_examples for info in infos},
@@ -166,6 +167,7 @@ class _SplitWriter:
                     "image": io.BytesIO(data),
                     "filename": example.key,
                     "label": example.label,
+                    **example.extra,
                 }
             )
         )
@@ -211,14 +213,15 @@ class _SplitWriter:
         return self._folder / f"{self._split}-{index:05d}.part"
 
 
-def _features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
+def _features(listing: Listing) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(),
             "filename": tfds.features.Text(),
-            "label": tfds.features.ClassLabel(names=list(classes))
-            if classes
+            "label": tfds.features.ClassLabel(names=list(listing.classes))
+            if listing.classes
             else tfds.features.Scalar(np.int64),  # always NO_LABEL
+            **listing.features,
         }
     )
 

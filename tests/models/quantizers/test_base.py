@@ -60,9 +60,40 @@ def test_without_beta_one_side_learns_nothing():
         assert not np.any(both[still]) and np.all(both[1 - still])
 
 
-def test_a_codebook_starts_uniform():
-    codes = np.asarray(base.uniform_codebook(jax.random.key(0), (50, 400)))
-    assert codes.dtype == np.float32
-    assert np.abs(codes).max() <= 1 / 50
-    np.testing.assert_allclose(codes.std(), 1 / 50 / np.sqrt(3), rtol=0.02)
-    np.testing.assert_allclose(codes.mean(), 0, atol=1e-3)
+def test_the_rotation_trick_is_the_papers_rotation():
+    """Value exact; the Jacobian is |q|/|z| R, with R a rotation that takes z to q."""
+    rng = np.random.default_rng(0)
+    z, z_q = (jnp.asarray(rng.standard_normal((5, 4)), jnp.float32) for _ in range(2))
+    np.testing.assert_array_equal(base.rotate(z, z_q), z_q)
+    jacobian = jax.vmap(jax.jacobian(base.rotate))(z, z_q)
+    lengths = np.linalg.norm(z_q, axis=-1) / np.linalg.norm(z, axis=-1)
+    turned = np.einsum("nij,nj->ni", jacobian, z)
+    np.testing.assert_allclose(turned, z_q, rtol=1e-4, atol=1e-5)
+    for matrix, scale in zip(np.asarray(jacobian), lengths, strict=True):
+        rotation = matrix / scale
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(4), atol=1e-5)
+        np.testing.assert_allclose(np.linalg.det(rotation), 1, rtol=1e-4)
+    to_codes = jax.jacobian(base.rotate, argnums=1)(z[0], z_q[0])
+    assert not np.any(to_codes)
+
+
+@pytest.mark.parametrize(
+    ("z", "z_q"), [([0.0, 0], [1.0, 0]), ([1.0, 0], [0.0, 0]), ([1.0, 2], [-2.0, -4])]
+)
+def test_where_there_is_no_rotation_gradients_go_straight_through(z, z_q):
+    z, z_q = jnp.asarray(z), jnp.asarray(z_q)
+    np.testing.assert_array_equal(base.rotate(z, z_q), z_q)
+    np.testing.assert_array_equal(jax.jacobian(base.rotate)(z, z_q), np.eye(2))
+
+
+def test_normalised_has_length_one_and_finite_gradients():
+    x = jnp.asarray([[3.0, 4.0], [0.0, 0.0], [1e-20, 0.0]])
+    y = base.normalised(x)
+    np.testing.assert_allclose(y[0], [0.6, 0.8], rtol=1e-6)
+    assert np.all(np.isfinite(jax.jacobian(base.normalised)(x)))
+
+
+def test_the_error_is_that_of_each_image():
+    z, z_q = draw()
+    expected = np.mean(np.square(np.asarray(z - z_q)), axis=(1, 2, 3))
+    np.testing.assert_allclose(base.error_per_image(z, z_q), expected, rtol=1e-5)

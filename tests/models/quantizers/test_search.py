@@ -90,6 +90,14 @@ def test_above_the_limit_distances_are_never_held_at_once(monkeypatch):
     np.testing.assert_array_equal(nearest_code(z, codebook), whole)
 
 
+def test_a_large_book_and_a_large_batch_fit():
+    """64 images of 32x32 positions against 16384 codes: 4.3 GB if held at once."""
+    z = jax.ShapeDtypeStruct((64 * 32 * 32, 8), jnp.float32)
+    codebook = jax.ShapeDtypeStruct((16384, 8), jnp.float32)
+    compiled = jax.jit(lambda *a: nearest_code(*a)).lower(z, codebook).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.4e9
+
+
 @pytest.mark.parametrize("chunk", [None, 8])
 def test_rows_stay_on_their_devices(chunk):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))

@@ -1,0 +1,235 @@
+"""Trains the rows of configs/quantizers_small.py alike, and sets them side by side.
+
+    python launch/compare_quantizers.py --data-dir=DIR --output=runs/quantizers \
+        --squeezenet=squeezenet_v1.0.npz
+
+DIR holds `pictures` as `movq prepare` left it. A run is a folder of its own,
+`<output>/<row>-<seed>`, with `result.json` when it is done. The same command again goes
+on where it stopped: finished runs are not repeated, one that was interrupted resumes.
+The table is printed and written to `<output>/table.md`, every number to
+`<output>/table.json`.
+
+All numbers are of the whole evaluation split, with the averaged weights after the last
+step. Usage and perplexity are those of the book that is used least. SqueezeNet-FD is
+the Fréchet distance of the 512 means of fire9: of a few hundred images, so a biased
+estimate that serves to compare rows of one table and nothing else.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import numpy as np
+
+from movq_jax.atomic import replacing
+from movq_jax.config import load_config
+from movq_jax.errors import UserError
+from movq_jax.tools import command
+
+CONFIG = "quantizers_small"
+ROWS = ("vq", "multichannel", "dual", "product", "product_ema", "dualmovq")
+COLUMNS = {  # name in result.json -> heading, digits
+    "bits_per_position": ("bits a position", 0),
+    "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 3),
+    "squeezenet_fd": ("SqueezeNet-FD", 0),
+    "quantisation_mse": ("quantisation MSE", 4),
+    "usage": ("usage", 2),
+    "perplexity": ("perplexity", 0),
+    "train_minutes": ("minutes", 1),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run what is missing, then the table.
+
+    Raises:
+        UserError: flags are wrong, or a run failed.
+    """
+    args = _parser().parse_args(argv)
+    output = Path(args.output)
+    jobs = [
+        (row, seed) for seed in _numbers(args.seeds) for row in args.rows.split(",")
+    ]
+    for row, _ in jobs:
+        load_config(_spec(row, args))  # a row that is not there is named at once
+    cores: Queue[int | None] = Queue()
+    for core in range(args.jobs):
+        cores.put(core if args.jobs > 1 else None)
+
+    def work(job: tuple[str, int]) -> None:
+        core = cores.get()
+        try:
+            _train(*job, args, output, core)
+        finally:
+            cores.put(core)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(work, jobs))
+    reference: dict[str, Any] = {}
+    for row, seed in jobs:
+        _measure(row, seed, args, output, reference)
+    _table(jobs, args, output)
+
+
+def _train(row: str, seed: int, args, output: Path, core: int | None) -> None:
+    """One run in a process of its own, on one core if there are several at a time."""
+    folder = output / f"{row}-{seed}"
+    if (folder / "minutes.json").exists():
+        return
+    print(f"{folder.name}: training", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    words = [
+        *(sys.executable, "-m", "movq_jax.main", f"--config={_spec(row, args)}"),
+        *(f"--config.seed={seed}", f"--config.data.data_dir={args.data_dir}"),
+        f"--workdir={folder / 'run'}",
+    ]
+    if args.steps:
+        words.append(f"--config.train.num_steps={args.steps}")
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        words = ["taskset", "-c", str(core), *words]
+    with (folder / "log.txt").open("a") as log:
+        done = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise UserError(
+            f"{folder.name} left with exit code {done.returncode}: see "
+            f"{folder / 'log.txt'}; the same command goes on with it"
+        )
+    _write(folder / "minutes.json", (time.monotonic() - start) / 60)
+
+
+def _measure(row: str, seed: int, args, output: Path, reference: dict) -> None:
+    """The numbers of a finished run, from its log and from its model."""
+    folder = output / f"{row}-{seed}"
+    if (folder / "result.json").exists():
+        return
+    import movq_jax
+    from movq_jax import compilation_cache
+    from movq_jax.data import pipeline
+    from movq_jax.evaluation.frechet import FeatureStatistics, frechet
+    from movq_jax.evaluation.rows import measure
+    from movq_jax.evaluation.squeezenet_fd import WIDTH, SqueezeNetFeatures
+
+    compilation_cache.enable()
+    config = load_config(_spec(row, args), [f"data.data_dir={args.data_dir}"])
+    tok = movq_jax.load(folder / "run", micro_batch=32)
+    features = reference.setdefault("network", None) or SqueezeNetFeatures(
+        args.squeezenet
+    )
+    reference["network"] = features
+    rows, statistics_ = [], FeatureStatistics(WIDTH)
+    originals = reference.get("originals") or FeatureStatistics(WIDTH)
+    with pipeline.eval_batches(config.data, batch_size=32) as batches:
+        for batch in batches:
+            images = np.asarray(batch["image"])[np.asarray(batch["mask"])]
+            results = tok.decode(tok.encode(images))
+            rows += [measure("", *pair) for pair in zip(images, results, strict=True)]
+            statistics_.update(features(results))
+            if "originals" not in reference:
+                originals.update(features(images))
+    reference["originals"] = originals
+    values = _last_evaluation(folder / "run" / "metrics.jsonl")
+    _write(
+        folder / "result.json",
+        {
+            "row": row,
+            "seed": seed,
+            "config": _spec(row, args),
+            "fingerprint": tok.fingerprint,
+            "steps": int(tok.protocol["step"]),
+            "images": len(rows),
+            "bits_per_position": tok.bits_per_position,
+            "psnr": float(np.mean([r.psnr for r in rows])),
+            "ssim": float(np.mean([r.ssim for r in rows])),
+            "squeezenet_fd": frechet(statistics_, originals),
+            "quantisation_mse": values["val/quantisation_mse"],
+            "usage": _least(values, "_usage"),
+            "perplexity": _least(values, "_perplexity"),
+            "train_minutes": json.loads((folder / "minutes.json").read_text()),
+            "evaluation": values,
+        },
+    )
+    print(f"{folder.name}: measured", flush=True)
+
+
+def _table(jobs, args, output: Path) -> None:
+    """Mean and spread (half of largest - smallest) of each row over its seeds."""
+    results = [
+        json.loads((output / f"{row}-{seed}" / "result.json").read_text())
+        for row, seed in jobs
+    ]
+    lines = ["| row | " + " | ".join(name for name, _ in COLUMNS.values()) + " |"]
+    lines.append("|---|" + "---|" * len(COLUMNS))
+    for row in args.rows.split(","):
+        cells = [row]
+        for key, (_, digits) in COLUMNS.items():
+            values = [result[key] for result in results if result["row"] == row]
+            spread = (max(values) - min(values)) / 2
+            text = f"{statistics.mean(values):,.{digits}f}"
+            cells.append(f"{text} ± {spread:,.{digits}f}" if spread else text)
+        lines.append("| " + " | ".join(cells) + " |")
+    text = "\n".join(lines) + "\n"
+    with replacing(output / "table.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    _write(output / "table.json", results)
+    print(text)
+
+
+def _last_evaluation(path: Path) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        values.update({k: v for k, v in record.items() if k.startswith("val/")})
+    return values
+
+
+def _least(values: dict[str, float], ending: str) -> float:
+    return min(value for name, value in values.items() if name.endswith(ending))
+
+
+def _spec(row: str, args) -> str:
+    return f"{CONFIG}:{row}" + (f",{args.arg}" if args.arg else "")
+
+
+def _write(path: Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--seeds={text}: give whole numbers, as 0,1,2") from error
+
+
+def _parser() -> command.ArgumentParser:
+    parser = command.ArgumentParser(prog="compare_quantizers", description=__doc__)
+    parser.add_argument("--data-dir", required=True, help="folder of datasets")
+    parser.add_argument("--output", default="runs/quantizers", help="folder of runs")
+    parser.add_argument("--squeezenet", required=True, help="weights: squeezenet npz")
+    parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    parser.add_argument("--rows", default=",".join(ROWS), help="default: all")
+    parser.add_argument("--arg", default="", help="of the config besides: kmeans")
+    parser.add_argument(
+        "--steps", type=command.positive_int, help="default: the config's"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=command.positive_int,
+        default=1,
+        help="runs at a time, each on a core of its own (default: %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
