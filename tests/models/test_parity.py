@@ -38,7 +38,7 @@ RENAMED = [
     (r"\.norm_out", ".conv_norm_out"),
     (r"(encoder.*norm.*)\.norm\.", r"\1."),
     (r"(decoder.*norm.*)\.norm\.", r"\1.norm_layer."),
-    (r"quantize\.codebook", "quantize.embedding.weight"),
+    (r"quantize\.codebook\.rows", "quantize.embedding.weight"),
     (r"\.(kernel|scale)$", ".weight"),
 ]
 WITHOUT_MODULATION = [(r"\.norm_layer\.", "."), (r"spatial_norm", "group_norm")]

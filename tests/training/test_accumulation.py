@@ -85,7 +85,7 @@ def test_four_parts_equal_one_batch(separable, batch):
     parts, metrics_of_parts = one_step(separable("train.accumulation=4"), batch)
     assert_close(whole, parts)
     assert_close(metrics, metrics_of_parts, rtol=1e-4)
-    assert int(metrics["codes"].counts.sum()) == 8 * 8 * 8 * 4
+    assert int(metrics["codes"].counts["codebook"].sum()) == 8 * 8 * 8 * 4
 
 
 def test_devices_take_their_own_images_apart(separable, batch):
