@@ -73,9 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(work, jobs))
-    reference: dict[str, Any] = {}
-    for row, seed in jobs:
-        _measure(row, seed, args, output, reference)
+    _measure(jobs, args, output)
     _table(jobs, args, output)
 
 
@@ -106,58 +104,60 @@ def _train(row: str, seed: int, args, output: Path, core: int | None) -> None:
     _write(folder / "minutes.json", (time.monotonic() - start) / 60)
 
 
-def _measure(row: str, seed: int, args, output: Path, reference: dict) -> None:
-    """The numbers of a finished run, from its log and from its model."""
-    folder = output / f"{row}-{seed}"
-    if (folder / "result.json").exists():
+def _measure(jobs: list[tuple[str, int]], args, output: Path) -> None:
+    """Writes `result.json` of the runs that have none yet."""
+    folders = {job: output / f"{job[0]}-{job[1]}" for job in jobs}
+    left = [job for job in jobs if not (folders[job] / "result.json").exists()]
+    if not left:
         return
-    import movq_jax
     from movq_jax import compilation_cache
     from movq_jax.data import pipeline
-    from movq_jax.evaluation.frechet import FeatureStatistics, frechet
-    from movq_jax.evaluation.rows import measure
+    from movq_jax.evaluation.frechet import FeatureStatistics
     from movq_jax.evaluation.squeezenet_fd import WIDTH, SqueezeNetFeatures
 
     compilation_cache.enable()
-    config = load_config(_spec(row, args), [f"data.data_dir={args.data_dir}"])
+    # Every row has the same data.
+    data = load_config(CONFIG, [f"data.data_dir={args.data_dir}"]).data
+    with pipeline.eval_batches(data, batch_size=32) as batches:
+        images = [np.asarray(b["image"])[np.asarray(b["mask"])] for b in batches]
+    features, originals = SqueezeNetFeatures(args.squeezenet), FeatureStatistics(WIDTH)
+    for batch in images:
+        originals.update(features(batch))
+    for row, seed in left:
+        folder = folders[row, seed]
+        result = {"row": row, "seed": seed, "config": _spec(row, args)}
+        result |= _numbers_of(folder, images, features, originals)
+        _write(folder / "result.json", result)
+        print(f"{folder.name}: measured", flush=True)
+
+
+def _numbers_of(folder: Path, images, features, originals) -> dict[str, Any]:
+    """The numbers of a finished run, from its model and what its bundle tells of it."""
+    import movq_jax
+    from movq_jax.evaluation.frechet import FeatureStatistics, frechet
+    from movq_jax.evaluation.rows import measure
+
     tok = movq_jax.load(folder / "run", micro_batch=32)
-    features = reference.setdefault("network", None) or SqueezeNetFeatures(
-        args.squeezenet
-    )
-    reference["network"] = features
-    rows, statistics_ = [], FeatureStatistics(WIDTH)
-    originals = reference.get("originals") or FeatureStatistics(WIDTH)
-    with pipeline.eval_batches(config.data, batch_size=32) as batches:
-        for batch in batches:
-            images = np.asarray(batch["image"])[np.asarray(batch["mask"])]
-            results = tok.decode(tok.encode(images))
-            rows += [measure("", *pair) for pair in zip(images, results, strict=True)]
-            statistics_.update(features(results))
-            if "originals" not in reference:
-                originals.update(features(images))
-    reference["originals"] = originals
-    values = _last_evaluation(folder / "run" / "metrics.jsonl")
-    _write(
-        folder / "result.json",
-        {
-            "row": row,
-            "seed": seed,
-            "config": _spec(row, args),
-            "fingerprint": tok.fingerprint,
-            "steps": int(tok.protocol["step"]),
-            "images": len(rows),
-            "bits_per_position": tok.bits_per_position,
-            "psnr": float(np.mean([r.psnr for r in rows])),
-            "ssim": float(np.mean([r.ssim for r in rows])),
-            "squeezenet_fd": frechet(statistics_, originals),
-            "quantisation_mse": values["val/quantisation_mse"],
-            "usage": _least(values, "_usage"),
-            "perplexity": _least(values, "_perplexity"),
-            "train_minutes": json.loads((folder / "minutes.json").read_text()),
-            "evaluation": values,
-        },
-    )
-    print(f"{folder.name}: measured", flush=True)
+    rows, rebuilt = [], FeatureStatistics(originals.width)
+    for batch in images:
+        results = tok.decode(tok.encode(batch))
+        rows += [measure("", *pair) for pair in zip(batch, results, strict=True)]
+        rebuilt.update(features(results))
+    values = tok.protocol["metrics"]
+    return {
+        "fingerprint": tok.fingerprint,
+        "steps": int(tok.protocol["step"]),
+        "images": len(rows),
+        "bits_per_position": tok.bits_per_position,
+        "psnr": float(np.mean([row.psnr for row in rows])),
+        "ssim": float(np.mean([row.ssim for row in rows])),
+        "squeezenet_fd": frechet(rebuilt, originals),
+        "quantisation_mse": values["val/quantisation_mse"],
+        "usage": _least(values, "_usage"),
+        "perplexity": _least(values, "_perplexity"),
+        "train_minutes": json.loads((folder / "minutes.json").read_text()),
+        "evaluation": values,
+    }
 
 
 def _table(jobs, args, output: Path) -> None:
@@ -181,14 +181,6 @@ def _table(jobs, args, output: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
     _write(output / "table.json", results)
     print(text)
-
-
-def _last_evaluation(path: Path) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        values.update({k: v for k, v in record.items() if k.startswith("val/")})
-    return values
 
 
 def _least(values: dict[str, float], ending: str) -> float:

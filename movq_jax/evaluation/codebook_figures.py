@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from movq_jax.errors import UserError
+from movq_jax.evaluation.plotting import figure_class
 
 WIDTH, DPI = 7.2, 150  # inches, dots an inch
 MOST_BARS = 256
@@ -41,7 +41,7 @@ class Use(NamedTuple):
 
 def check_plots() -> None:
     """Raise UserError where matplotlib is not installed."""
-    _new_figure(1.0)
+    figure_class()
 
 
 def usage_bars(uses: Sequence[Use]) -> UInt8[np.ndarray, "H W 3"]:
@@ -126,14 +126,7 @@ def _bin_edges(size: int) -> np.ndarray:
 
 
 def _new_figure(height: float) -> Any:
-    try:
-        # Not pyplot, which looks for a screen.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "drawing needs matplotlib: pip install 'movq_jax[plots]'"
-        ) from error
-    return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    return figure_class()(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
 def _plain(axes: Any) -> None:

@@ -102,7 +102,7 @@ def _identity_start(fan_in: int) -> tuple[dict, dict]:
 
 
 def _torch_start(fan_in: int) -> tuple[dict, dict]:
-    uniform = _symmetric_uniform(fan_in**-0.5)
+    uniform = symmetric_uniform(fan_in**-0.5)
     both = dict(kernel_init=uniform, bias_init=uniform)
     return both, both
 
@@ -110,7 +110,9 @@ def _torch_start(fan_in: int) -> tuple[dict, dict]:
 MODULATION_STARTS = {"identity": _identity_start, "torch": _torch_start}
 
 
-def _symmetric_uniform(bound: float) -> nn.initializers.Initializer:
+def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
+    """Draws from U(-bound, bound): torch's default with bound = 1/sqrt(fan_in)."""
+
     def init(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -189,8 +189,8 @@ class PretrainedTokenizer:
         They are computed once, at loading; of a book under a transformer this is its
         output.
         """
-        codes = self._module.apply(self._variables, method="codes_in_effect")
-        return {book: np.asarray(array) for book, array in codes.items()}
+        books = self._variables["cache"]["quantize"]
+        return {book: np.asarray(entry["codes"]) for book, entry in books.items()}
 
     def _codes_in_effect(self) -> dict[str, Any]:
         """The same as variables that the quantizer's books look for."""

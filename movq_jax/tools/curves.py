@@ -19,6 +19,7 @@ from pathlib import Path
 
 from movq_jax.atomic import replacing
 from movq_jax.errors import UserError
+from movq_jax.evaluation.plotting import figure_class
 from movq_jax.families import nearest
 from movq_jax.tools import command
 
@@ -124,9 +125,8 @@ def draw(
     Raises:
         UserError: matplotlib is not installed, or the place cannot be written.
     """
-    figure_class = _figure_class()
     rows = math.ceil(len(metrics) / COLUMNS)
-    figure = figure_class(figsize=(5.2 * COLUMNS, 2.9 * rows), layout="constrained")
+    figure = figure_class()(figsize=(5.2 * COLUMNS, 2.9 * rows), layout="constrained")
     for number, name in enumerate(metrics):
         axes = figure.add_subplot(rows, min(COLUMNS, len(metrics)), number + 1)
         for color, (label, runs) in enumerate(groups.items()):
@@ -154,17 +154,6 @@ def draw(
         axes.set_xlabel("step", fontsize=9)
     with replacing(path) as temporary:
         figure.savefig(str(temporary), format="png", dpi=110)
-
-
-def _figure_class():
-    try:
-        # Not pyplot, which looks for a screen.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "drawing needs matplotlib: pip install 'movq_jax[plots]'"
-        ) from error
-    return Figure
 
 
 def _xy(curve: Curve) -> tuple[list[int], list[float]]:

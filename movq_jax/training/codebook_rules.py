@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from movq_jax import families
 from movq_jax.errors import UserError
 from movq_jax.fields import check_choice, check_number, check_share
+from movq_jax.models.quantizers.base import normalised
 
 WHERE = "config.train.codebook_update"
 EPSILON = 1e-5  # of Laplace smoothing
@@ -197,7 +198,7 @@ def _nearest_features(
     to the scores and take the largest is to draw from their softmax.
     """
     if distance == "cosine":
-        rows, features = _unit(rows), _unit(features)
+        rows, features = normalised(rows), normalised(features)
     squares = jnp.sum(jnp.square(features), axis=-1)
 
     def choose(inputs):
@@ -212,11 +213,6 @@ def _nearest_features(
     numbers = jnp.arange(rows.shape[0])
     at_once = max(1, SCORE_BYTES // (4 * features.shape[0]))
     return jax.lax.map(choose, (rows, numbers), batch_size=min(at_once, len(rows)))
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
-    return x / jnp.maximum(norm, 1e-12)
 
 
 def _count(ids: Int[Array, " N"], size: int) -> jax.Array:

@@ -1,28 +1,19 @@
 """The transformer that updates a whole codebook at once (Dual Codebook VQ)."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
 from movq_jax.errors import UserError
 from movq_jax.fields import check_share, check_size
+from movq_jax.models.layers import symmetric_uniform
 from movq_jax.models.quantizers.base import WHERE
 
 LAYER_NORM_EPSILON = 1e-5  # torch's default; Flax's is 1e-6
 
-# torch's defaults: U(±1/sqrt(fan_in)) for the kernels and biases of linear layers.
+# torch's default for the kernels of linear layers: U(±1/sqrt(fan_in)).
 _kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def _bias(fan_in: int):
-    bound = fan_in**-0.5
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 class CodeLayer(nn.Module):
@@ -62,11 +53,17 @@ class CodeLayer(nn.Module):
         x = nn.LayerNorm(LAYER_NORM_EPSILON, name="norm1")(x + drop(mixed))
 
         hidden = nn.Dense(
-            self.ffn, kernel_init=_kernel, bias_init=_bias(dim), name="linear1"
+            self.ffn,
+            kernel_init=_kernel,
+            bias_init=symmetric_uniform(dim**-0.5),
+            name="linear1",
         )(x)
         hidden = drop(nn.relu(hidden))
         hidden = nn.Dense(
-            dim, kernel_init=_kernel, bias_init=_bias(self.ffn), name="linear2"
+            dim,
+            kernel_init=_kernel,
+            bias_init=symmetric_uniform(self.ffn**-0.5),
+            name="linear2",
         )(hidden)
         return nn.LayerNorm(LAYER_NORM_EPSILON, name="norm2")(x + drop(hidden))
 
