@@ -10,7 +10,8 @@ The table is printed and written to `<output>/table.md`, every number to
 `<output>/table.json`.
 
 All numbers are of the whole evaluation split, with the averaged weights after the last
-step. Usage and perplexity are those of the book that is used least. SqueezeNet-FD is
+step; a spread is half of the difference between the largest and the smallest of the
+seeds. Usage and perplexity are those of the book that is used least. SqueezeNet-FD is
 the Fréchet distance of the 512 means of fire9: of a few hundred images, so a biased
 estimate that serves to compare rows of one table and nothing else.
 """
@@ -58,11 +59,13 @@ def main(argv: list[str] | None = None) -> None:
     jobs = [
         (row, seed) for seed in _numbers(args.seeds) for row in args.rows.split(",")
     ]
+    features = _features(args.squeezenet)
     for row, _ in jobs:
         load_config(_spec(row, args))  # a row that is not there is named at once
+    _claim(output, {"arg": args.arg, "steps": args.steps})
     cores: Queue[int | None] = Queue()
-    for core in range(args.jobs):
-        cores.put(core if args.jobs > 1 else None)
+    for core in _cores(args.jobs):
+        cores.put(core)
 
     def work(job: tuple[str, int]) -> None:
         core = cores.get()
@@ -73,14 +76,46 @@ def main(argv: list[str] | None = None) -> None:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(work, jobs))
-    _measure(jobs, args, output)
+    _measure(jobs, args, output, features)
     _table(jobs, args, output)
+
+
+def _features(weights: str | None) -> Any:
+    """The network of SqueezeNet-FD: before hours of training, not after."""
+    if weights is None:
+        return None
+    from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
+
+    return SqueezeNetFeatures(weights)
+
+
+def _claim(output: Path, settings: dict[str, Any]) -> None:
+    """Runs that were made differently do not belong into one table."""
+    found = _read(output / "settings.json", settings)
+    if found != settings:
+        raise UserError(
+            f"the runs in {output} were made with {found}, not {settings}: give "
+            "another --output, or the same --arg and --steps"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    _write(output / "settings.json", settings)
+
+
+def _cores(jobs: int) -> list[int | None]:
+    """A core for each of several jobs, where they can be bound to one."""
+    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
+        return [None] * jobs
+    allowed = sorted(os.sched_getaffinity(0))
+    if jobs > len(allowed):
+        raise UserError(f"--jobs={jobs}, but this process may use {len(allowed)} cores")
+    return list(allowed[:jobs])
 
 
 def _train(row: str, seed: int, args, output: Path, core: int | None) -> None:
     """One run in a process of its own, on one core if there are several at a time."""
     folder = output / f"{row}-{seed}"
-    if (folder / "minutes.json").exists():
+    training = _read(folder / "training.json", {"minutes": 0.0, "done": False})
+    if training["done"]:
         return
     print(f"{folder.name}: training", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,19 +127,21 @@ def _train(row: str, seed: int, args, output: Path, core: int | None) -> None:
     ]
     if args.steps:
         words.append(f"--config.train.num_steps={args.steps}")
-    if core is not None and hasattr(os, "sched_setaffinity"):
+    if core is not None:
         words = ["taskset", "-c", str(core), *words]
     with (folder / "log.txt").open("a") as log:
         done = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=False)
+    training["minutes"] += (time.monotonic() - start) / 60
+    _write(folder / "training.json", {**training, "done": done.returncode == 0})
     if done.returncode:
+        again = "mend that" if done.returncode == 2 else "the same command goes on"
         raise UserError(
-            f"{folder.name} left with exit code {done.returncode}: see "
-            f"{folder / 'log.txt'}; the same command goes on with it"
+            f"{folder.name} left with exit code {done.returncode}, see "
+            f"{folder / 'log.txt'}: {again}"
         )
-    _write(folder / "minutes.json", (time.monotonic() - start) / 60)
 
 
-def _measure(jobs: list[tuple[str, int]], args, output: Path) -> None:
+def _measure(jobs: list[tuple[str, int]], args, output: Path, features) -> None:
     """Writes `result.json` of the runs that have none yet."""
     folders = {job: output / f"{job[0]}-{job[1]}" for job in jobs}
     left = [job for job in jobs if not (folders[job] / "result.json").exists()]
@@ -112,37 +149,31 @@ def _measure(jobs: list[tuple[str, int]], args, output: Path) -> None:
         return
     from movq_jax import compilation_cache
     from movq_jax.data import pipeline
-    from movq_jax.evaluation.frechet import FeatureStatistics
-    from movq_jax.evaluation.squeezenet_fd import WIDTH, SqueezeNetFeatures
 
     compilation_cache.enable()
     # Every row has the same data.
     data = load_config(CONFIG, [f"data.data_dir={args.data_dir}"]).data
     with pipeline.eval_batches(data, batch_size=32) as batches:
         images = [np.asarray(b["image"])[np.asarray(b["mask"])] for b in batches]
-    features, originals = SqueezeNetFeatures(args.squeezenet), FeatureStatistics(WIDTH)
-    for batch in images:
-        originals.update(features(batch))
     for row, seed in left:
         folder = folders[row, seed]
         result = {"row": row, "seed": seed, "config": _spec(row, args)}
-        result |= _numbers_of(folder, images, features, originals)
+        result |= _numbers_of(folder, images, features)
         _write(folder / "result.json", result)
         print(f"{folder.name}: measured", flush=True)
 
 
-def _numbers_of(folder: Path, images, features, originals) -> dict[str, Any]:
+def _numbers_of(folder: Path, images, features) -> dict[str, Any]:
     """The numbers of a finished run, from its model and what its bundle tells of it."""
     import movq_jax
-    from movq_jax.evaluation.frechet import FeatureStatistics, frechet
     from movq_jax.evaluation.rows import measure
 
     tok = movq_jax.load(folder / "run", micro_batch=32)
-    rows, rebuilt = [], FeatureStatistics(originals.width)
-    for batch in images:
-        results = tok.decode(tok.encode(batch))
-        rows += [measure("", *pair) for pair in zip(batch, results, strict=True)]
-        rebuilt.update(features(results))
+    rebuilt = [tok.decode(tok.encode(batch)) for batch in images]
+    rows = [
+        measure("", *pair)
+        for pair in zip(np.concatenate(images), np.concatenate(rebuilt), strict=True)
+    ]
     values = tok.protocol["metrics"]
     return {
         "fingerprint": tok.fingerprint,
@@ -151,13 +182,25 @@ def _numbers_of(folder: Path, images, features, originals) -> dict[str, Any]:
         "bits_per_position": tok.bits_per_position,
         "psnr": float(np.mean([row.psnr for row in rows])),
         "ssim": float(np.mean([row.ssim for row in rows])),
-        "squeezenet_fd": frechet(rebuilt, originals),
+        "squeezenet_fd": features and _distance(features, images, rebuilt),
         "quantisation_mse": values["val/quantisation_mse"],
         "usage": _least(values, "_usage"),
         "perplexity": _least(values, "_perplexity"),
-        "train_minutes": json.loads((folder / "minutes.json").read_text()),
+        "train_minutes": _read(folder / "training.json", {})["minutes"],
         "evaluation": values,
     }
+
+
+def _distance(features, images, rebuilt) -> float:
+    from movq_jax.evaluation.frechet import FeatureStatistics, frechet
+    from movq_jax.evaluation.squeezenet_fd import WIDTH
+
+    both = []
+    for batches in (rebuilt, images):
+        both.append(FeatureStatistics(WIDTH))
+        for batch in batches:
+            both[-1].update(features(batch))
+    return frechet(*both)
 
 
 def _table(jobs, args, output: Path) -> None:
@@ -172,6 +215,9 @@ def _table(jobs, args, output: Path) -> None:
         cells = [row]
         for key, (_, digits) in COLUMNS.items():
             values = [result[key] for result in results if result["row"] == row]
+            if None in values:
+                cells.append("-")
+                continue
             spread = (max(values) - min(values)) / 2
             text = f"{statistics.mean(values):,.{digits}f}"
             cells.append(f"{text} ± {spread:,.{digits}f}" if spread else text)
@@ -191,6 +237,10 @@ def _spec(row: str, args) -> str:
     return f"{CONFIG}:{row}" + (f",{args.arg}" if args.arg else "")
 
 
+def _read(path: Path, otherwise: Any) -> Any:
+    return json.loads(path.read_text()) if path.exists() else otherwise
+
+
 def _write(path: Path, value: Any) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
@@ -207,7 +257,11 @@ def _parser() -> command.ArgumentParser:
     parser = command.ArgumentParser(prog="compare_quantizers", description=__doc__)
     parser.add_argument("--data-dir", required=True, help="folder of datasets")
     parser.add_argument("--output", default="runs/quantizers", help="folder of runs")
-    parser.add_argument("--squeezenet", required=True, help="weights: squeezenet npz")
+    parser.add_argument(
+        "--squeezenet",
+        help="weights of the network of SqueezeNet-FD, see README, Perceptual losses; "
+        "without, that column stays empty",
+    )
     parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
     parser.add_argument("--rows", default=",".join(ROWS), help="default: all")
     parser.add_argument("--arg", default="", help="of the config besides: kmeans")

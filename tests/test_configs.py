@@ -26,6 +26,8 @@ ARGS = {
     "movq_photos": [""],
     "movq_small": ["", "stable", "unguarded"],
     "dualvq_coco": ["", "stable", "depth0", "depth0,ema", "ema", "modulated"],
+    "dualvq_ade20k": ["", "stable", "depth0,ema", "modulated"],
+    "dualvq_celebahq": ["", "stable", "depth0", "ema", "modulated"],
     "dualvq_photos": ["", "depth0,ema"],
     "dualmovq_photos": ["", "ema"],
     "quantizers_small": [

@@ -4,6 +4,7 @@ ml_collections' config_flags reads the values; what it says of a wrong key or va
 turned into one sentence here.
 """
 
+import ast
 import difflib
 import math
 import re
@@ -16,6 +17,16 @@ from ml_collections import ConfigDict, config_flags
 from movq_jax.errors import UserError
 
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.")
+# Families whose members refuse a field that they do not know: such a field may be set
+# though it is not in the config, and one number may become several.
+_OPEN = (
+    "model.quantizer",
+    "model.decoder_norm",
+    "data.train.resize",
+    "data.train.crop",
+    "data.eval.resize",
+    "data.eval.crop",
+)
 _EXPECTED = {
     bool: "true or false",
     int: "a whole number",
@@ -80,6 +91,8 @@ def apply_override(config: ConfigDict, key: str, text: str | None) -> None:
     Raises:
         UserError: there is no such key, or the value does not fit its type.
     """
+    if _set_open_field(config, key, text):
+        return
     old = _value_of(config, key)
     if isinstance(old, ConfigDict) and "name" not in old:
         example = f"--config.{key}.{next(iter(old.keys()))}=VALUE"
@@ -94,6 +107,33 @@ def apply_override(config: ConfigDict, key: str, text: str | None) -> None:
         raise wrong from error
     if not _fits(_value_of(config, key), old):
         raise wrong
+
+
+def _set_open_field(config: ConfigDict, key: str, text: str | None) -> bool:
+    """Set a field that a family's member may have, or say that it is none of those."""
+    place, _, field = key.rpartition(".")
+    if place not in _OPEN:
+        return False
+    family = _value_of(config, place)
+    try:
+        value = True if text is None else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if field in family and not _is_one_or_several(family[field], value):
+        return False
+    with family.unlocked(), family.ignore_type():
+        family[field] = value
+    return True
+
+
+def _is_one_or_several(old: Any, new: Any) -> bool:
+    """Whether one of them is a whole number and the other a tuple of such."""
+    one, several = (old, new) if isinstance(new, tuple) else (new, old)
+    return (
+        type(one) is int
+        and isinstance(several, tuple)
+        and all(type(item) is int for item in several)
+    )
 
 
 def _set_through_flags(config: ConfigDict, key: str, text: str) -> None:

@@ -47,14 +47,15 @@ def check_plots() -> None:
 def usage_bars(uses: Sequence[Use]) -> UInt8[np.ndarray, "H W 3"]:
     """Draw for each of `uses` the share of its positions that each code has.
 
-    Of more than 256 codes neighbours by index share a bar, whose height is their mean.
+    Of more than 256 codes neighbours by index share a bar: the most used of them.
     """
     figure = _new_figure(0.5 + 1.75 * len(uses))
     for row, use in enumerate(uses):
         axes = figure.add_subplot(len(uses), 1, row + 1)
         edges = _bin_edges(use.size)
-        heights, _ = np.histogram(use.codes, edges, weights=use.counts)
-        heights = 100 * heights / (max(1, use.counts.sum()) * np.diff(edges))
+        heights = np.zeros(len(edges) - 1)
+        bars = np.searchsorted(edges, use.codes, side="right") - 1
+        np.maximum.at(heights, bars, 100 * use.counts / max(1, use.counts.sum()))
         axes.bar(
             edges[:-1], heights, np.diff(edges), align="edge", color=BAR, linewidth=0
         )
@@ -83,7 +84,7 @@ def sorted_curves(books: Mapping[str, Sequence[Use]]) -> UInt8[np.ndarray, "H W 
                 color=COLOURS[number % len(COLOURS)],
                 linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
                 linewidth=1.8,
-                marker="." if len(share) < 30 else None,
+                marker="." if size <= 64 or len(share) < 3 else None,
             )
         axes.axhline(
             100 / size, color=FAINT, linestyle="--", linewidth=1, label="all alike"
@@ -95,10 +96,10 @@ def sorted_curves(books: Mapping[str, Sequence[Use]]) -> UInt8[np.ndarray, "H W 
         axes.set_yscale("log")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:,g}")
-        axes.set_xlim(1, size * 1.15)
+        axes.set_xlim(0.9, size * 1.15)
         axes.set_ylabel("% of positions", fontsize=10)
         axes.set_title(book.replace("_", " "), fontsize=11, loc="left")
-        axes.legend(frameon=False, fontsize=9, loc="lower left")
+        axes.legend(frameon=False, fontsize=9, loc="upper right")
         _plain(axes)
     axes.set_xlabel("rank of the code, from the most used", fontsize=10)
     return _drawn(figure)

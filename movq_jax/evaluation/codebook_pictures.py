@@ -7,9 +7,9 @@ import numpy as np
 
 from movq_jax.evaluation import codebook_figures as figures
 from movq_jax.evaluation import codebook_sheets as sheets
-from movq_jax.evaluation.codebook import CodeTally, Counts
 from movq_jax.evaluation.codebook_probe import Mosaic, Probe, mosaics
 from movq_jax.evaluation.codebook_report import Picture
+from movq_jax.evaluation.codebook_tally import CodeTally, Counts
 from movq_jax.pretrained.tokenizer import PretrainedTokenizer
 
 TITLES = ("original", "reconstruction", "second model")
@@ -113,7 +113,7 @@ def _use_picture(section: str, title: str, uses: Sequence[figures.Use]) -> Pictu
     }
     caption = captions[section]
     if section == "usage" and uses[0].size > figures.MOST_BARS:
-        caption += " Neighbours by index share a bar, whose height is their mean."
+        caption += " Neighbours by index share a bar: the most used of them."
     if section == "sorted" and len(uses) > figures.MOST_LINES:
         caption += f" Of each book at most {figures.MOST_LINES} curves are drawn."
     labels = ", ".join(use.label for use in uses)

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from movq_jax.evaluation.codebook import CodeTally
+from movq_jax.evaluation.codebook_tally import CodeTally
 from movq_jax.models.pixels import from_uint8, to_uint8
 from movq_jax.pretrained.tokenizer import PretrainedTokenizer
 
@@ -41,9 +40,6 @@ class Probe:
 
     def __init__(self, tok: PretrainedTokenizer) -> None:
         self._tok = tok
-        # Of the same package: encoding returns indices alone, and the latents are
-        # needed here; a latent that no indices stand for is decoded, too.
-        self._module, self._variables = tok._module, tok._variables
 
     def quantise(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images to indices, and what quantisation changed.
@@ -55,9 +51,7 @@ class Probe:
           int32 [B, h, w, M], and float32 [B]: the mean over an image's latent of the
           squared difference between features and codes.
         """
-        ids, error = self._quantise(
-            self._variables, _filled(images, self._tok.micro_batch)
-        )
+        ids, error = self._quantise(_filled(images, self._tok.micro_batch))
         return np.asarray(ids)[: len(images)], np.asarray(error)[: len(images)]
 
     def tiles(self, ids: np.ndarray) -> Iterator[np.ndarray]:
@@ -74,7 +68,7 @@ class Probe:
         for start in range(0, len(ids), TILES_A_CALL):
             part = ids[start : start + TILES_A_CALL, None, None, :]
             padded = _filled(part, min(TILES_A_CALL, len(ids)))
-            yield np.asarray(decode(self._variables, padded))[: len(part)]
+            yield np.asarray(decode(padded))[: len(part)]
 
     @cached_property
     def _quantise(self):
@@ -82,14 +76,14 @@ class Probe:
             quantized = tokenizer.quantize(tokenizer.encode_latents(from_uint8(images)))
             return quantized.ids, quantized.stats["quantisation_mse"]
 
-        return jax.jit(lambda v, x: self._module.apply(v, x, method=quantise))
+        return self._tok.compiled(quantise)
 
     @cached_property
     def _decode_ids(self):
         def decode(tokenizer, ids):
             return to_uint8(jnp.clip(tokenizer.decode_ids(ids), -1.0, 1.0))
 
-        return jax.jit(lambda v, ids: self._module.apply(v, ids, method=decode))
+        return self._tok.compiled(decode)
 
     @cached_property
     def _decode_steps(self):
@@ -101,7 +95,7 @@ class Probe:
             z_q = jnp.sum(chosen, axis=-2)
             return to_uint8(jnp.clip(tokenizer.decode_latents(z_q), -1.0, 1.0))
 
-        return jax.jit(lambda v, ids: self._module.apply(v, ids, method=decode))
+        return self._tok.compiled(decode)
 
 
 def mosaics(tok: PretrainedTokenizer, tally: CodeTally) -> list[Mosaic]:

@@ -268,7 +268,9 @@ def _protocol(record: Mapping[str, Any]) -> Iterable[str]:
     ]
     yield facts([*listed, ("movq_jax", record["version"])])
     if record["refused"]:
-        yield f"<h3>{len(record['refused'])} images were refused</h3>"
+        count = len(record["refused"])
+        images = "1 image was" if count == 1 else f"{count} images were"
+        yield f"<h3>{images} refused</h3>"
         yield facts([(item["file"], item["reason"]) for item in record["refused"]])
 
 

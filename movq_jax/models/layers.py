@@ -110,6 +110,10 @@ def _torch_start(fan_in: int) -> tuple[dict, dict]:
 MODULATION_STARTS = {"identity": _identity_start, "torch": _torch_start}
 
 
+# torch's default for the kernels of linear layers: U(-bound, bound), as above.
+torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
 def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
     """Draws from U(-bound, bound): torch's default with bound = 1/sqrt(fan_in)."""
 

@@ -1,6 +1,7 @@
 """A trained tokenizer, ready to use from Python."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import jax
@@ -123,21 +124,35 @@ class PretrainedTokenizer:
         x = self._in_micro_batches(self._decode, ids.astype(np.int32))
         return np.asarray(to_uint8(jnp.asarray(x))) if dtype == "uint8" else x
 
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile a function of the module and arrays, for what has no method here.
+
+        Args:
+          function: `function(tokenizer, *arrays)`, where `tokenizer` is the Linen
+            module (`movq_jax.models.tokenizer.Tokenizer`) with these weights.
+
+        Returns:
+          a function of the arrays alone.
+        """
+
+        def run(variables, *arrays):
+            return self._module.apply(variables, *arrays, method=function)
+
+        return partial(jax.jit(run), self._variables)
+
     @cached_property
     def _encode(self):
-        def encode(variables, images):
+        def encode(tokenizer, images):
             x = from_uint8(images) if images.dtype == jnp.uint8 else images
-            return self._module.apply(variables, x, method="encode")
+            return tokenizer.encode(x)
 
-        return jax.jit(encode)
+        return self.compiled(encode)
 
     @cached_property
     def _decode(self):
-        def decode(variables, ids):
-            x = self._module.apply(variables, ids, method="decode_ids")
-            return jnp.clip(x, -1.0, 1.0)
-
-        return jax.jit(decode)
+        return self.compiled(
+            lambda tokenizer, ids: jnp.clip(tokenizer.decode_ids(ids), -1.0, 1.0)
+        )
 
     def _in_micro_batches(self, function, inputs: np.ndarray) -> np.ndarray:
         outputs = []
@@ -145,7 +160,7 @@ class PretrainedTokenizer:
             part = inputs[start : start + self.micro_batch]
             missing = self.micro_batch - len(part)
             padded = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            outputs.append(np.asarray(function(self._variables, padded))[: len(part)])
+            outputs.append(np.asarray(function(padded))[: len(part)])
         return np.concatenate(outputs)
 
     def _check_images(self, images: np.ndarray) -> None:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.second_model is not None:
         second = load_tokenizer(args.second_model, args.micro_batch)
     # Only now: it imports jax, which --help need not wait for.
-    from movq_jax.evaluation.codebook import neighbour_distances
+    from movq_jax.evaluation.codebook_distances import neighbour_distances
 
     refuse_overwriting(_places(output, tok), inputs=data.files)
     # Files are taken as they are, as `movq reconstruct` does.

@@ -28,7 +28,7 @@ class Findings:
 
     def __init__(self, tok: Any, *, num_models: int) -> None:
         """Keep nothing yet."""
-        from movq_jax.evaluation.codebook import CodeTally
+        from movq_jax.evaluation.codebook_tally import CodeTally
 
         self._bits_per_position = tok.bits_per_position
         self.tally = CodeTally(tok.codebook_sizes, tok.channel_books)

@@ -180,8 +180,11 @@ def _dataset(name: str, data_dir: str | None, split: str, num: int | None) -> Im
             SimpleNamespace(dataset=name, data_dir=data_dir or ""), split
         )
     except UserError as error:
-        if Path(name).suffix or name.startswith((".", "/", "~")):
-            raise UserError(f"{name} does not exist, and no {error}") from error
+        if Path(name).suffix or name.startswith((".", "/", "~")) or name.endswith("/"):
+            raise UserError(
+                f"{name} is neither a file or a folder nor a prepared dataset: give a "
+                "path that exists, or the name of a dataset"
+            ) from error
         raise
     count = len(source) if num is None else min(num, len(source))
 

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from movq_jax import families
 from movq_jax.errors import UserError
+from movq_jax.fields import are_whole
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.training.augmentation import make_augment
 from movq_jax.training.codebook_init import ESTIMATORS
@@ -129,6 +130,9 @@ def _check_codebook_init(config: ConfigDict) -> None:
     for key in ("features_per_code", "iterations"):
         if key in start:
             _at_least(start[key], 1, f"train.codebook_init.{key}")
+    steps = start.get("steps", ())
+    if not are_whole(steps) or any(step < 0 for step in steps):
+        raise UserError(f"{where}.steps is {steps!r}; give training steps, as (0, 40)")
 
 
 def _at_least(value: float, least: float, key: str) -> None:

@@ -20,6 +20,8 @@ from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
 from movq_jax.training.codebooks import ruled_books
 from movq_jax.training.randomness import named_key
 
+STEPS = (0,)  # before these training steps, where the config names none
+
 
 @partial(jax.jit, static_argnames=("num_codes", "iterations"))
 def kmeans(
@@ -53,7 +55,7 @@ def estimate_by_kmeans(
     batches: Iterable[dict[str, jax.Array]],
     step: int,
     *,
-    steps: tuple[int, ...] = (0,),
+    steps: tuple[int, ...] = STEPS,
     features_per_code: int = 10,
     iterations: int = 10,
 ) -> dict[str, jax.Array]:
@@ -61,7 +63,7 @@ def estimate_by_kmeans(
 
     Args:
       step: the number of the coming step; each begins from other random features.
-      steps: the training steps before which this happens; read by the task.
+      steps: the training steps before which this happens, see `is_due`.
       features_per_code: features to gather, in units of K. One batch has too few to
         tell apart a thousand codes.
       iterations: Lloyd steps.
@@ -112,6 +114,12 @@ def _make_features(tokenizer: Tokenizer) -> Callable:
 
 
 ESTIMATORS = {"kmeans": estimate_by_kmeans}
+
+
+def is_due(config: ConfigDict, step: int) -> bool:
+    """Whether codebooks are estimated before the training step `step`."""
+    start = config.train.codebook_init
+    return start.name != "none" and step in start.get("steps", STEPS)
 
 
 def from_data(

@@ -51,7 +51,7 @@ def by_gradient(*, revive_below: float = 0.0, decay: float = 0.99) -> Rule:
 
     Args:
       revive_below: rows whose running count of features a step is below it become
-        random features of the step, see `by_average`. 0: never.
+        random features of the step and count as `_newcomer` says. 0: never.
       decay: of the running count.
     """
     check_number(f"{WHERE}.revive_below", revive_below)
@@ -59,14 +59,16 @@ def by_gradient(*, revive_below: float = 0.0, decay: float = 0.99) -> Rule:
     if not revive_below:
         return Rule(by_gradient=True, init=lambda rows: {}, update=None)
 
+    start = _newcomer(revive_below)
+
     def update(rows, state, features, ids, key):
         count = _ema(decay, state["count"], _count(ids, rows.shape[0]))
         dead = count < revive_below
         rows = jnp.where(dead[:, None], random_features(key, features, len(rows)), rows)
-        return BookUpdate(rows, {"count": jnp.where(dead, 1.0, count)}, dead)
+        return BookUpdate(rows, {"count": jnp.where(dead, start, count)}, dead)
 
     def init(rows):
-        return {"count": jnp.ones(rows.shape[0])}
+        return {"count": jnp.full(rows.shape[0], start)}
 
     return Rule(by_gradient=True, init=init, update=update)
 
@@ -80,14 +82,16 @@ def by_average(*, decay: float = 0.99, revive_below: float = 0.0) -> Rule:
 
     Args:
       decay: g.
-      revive_below: rows whose n is below it become random features of the step, n
-        becomes 1 (RQ-VAE's code: below 1; others take 2). 0: never.
+      revive_below: rows whose n is below it become random features of the step
+        (RQ-VAE's code: below 1; others take 2), and n what `_newcomer` says, with
+        which it then starts, too. 0: never.
     """
     check_number(f"{WHERE}.revive_below", revive_below)
     _check_decay(decay)
+    start = _newcomer(revive_below)
 
     def init(rows):
-        return {"count": jnp.ones(rows.shape[0]), "sum": jnp.copy(rows)}
+        return {"count": jnp.full(rows.shape[0], start), "sum": start * rows}
 
     def update(rows, state, features, ids, key):
         size = rows.shape[0]
@@ -96,10 +100,9 @@ def by_average(*, decay: float = 0.99, revive_below: float = 0.0) -> Rule:
         total = _ema(decay, state["sum"], summed)
         dead = count < revive_below
         if revive_below:
-            total = jnp.where(
-                dead[:, None], random_features(key, features, size), total
-            )
-            count = jnp.where(dead, 1.0, count)
+            anew = start * random_features(key, features, size)
+            total = jnp.where(dead[:, None], anew, total)
+            count = jnp.where(dead, start, count)
         everything = jnp.sum(count)
         smooth = (count + EPSILON) / (everything + size * EPSILON) * everything
         return BookUpdate(total / smooth[:, None], {"count": count, "sum": total}, dead)
@@ -115,7 +118,9 @@ def by_anchors(
     "Online Clustered Codebook" (arXiv 2307.15139): with p_k the running share of the
     features that chose code k, `a_k = exp(-p_k K 10 / (1 - g) - 1e-3)` and
     `e_k <- (1 - a_k) e_k + a_k anchor_k`; the optimizer trains the rows as well.
-    Deviation: 'random' takes features of this step, not of a pool of several.
+    Deviations: 'random' takes features of this step, not of a pool of several; and
+    `distance` is that of the anchors alone, where the authors' code looks codes up by
+    the cosine, too (here: form 'l2' of the quantizer).
 
     Args:
       anchor: 'closest': the feature nearest to the code; 'random': any;
@@ -160,6 +165,15 @@ def make_rule(options: Mapping[str, Any]) -> Rule:
     if fields.get("name") == "cvq" and not fields.get("revive_below"):
         fields.pop("revive_below", None)  # 0 stands in every config
     return families.make(RULES, fields, WHERE)
+
+
+def _newcomer(revive_below: float) -> float:
+    """The running count of a new row: with nothing to its credit, but time to get it.
+
+    With the threshold itself a row that is chosen less often than that on average
+    would be replaced at the next step. Twice of it last ln 2 / (1 - decay) steps.
+    """
+    return max(1.0, 2 * revive_below)
 
 
 def _check_decay(decay: Any) -> None:

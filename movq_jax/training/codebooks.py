@@ -34,6 +34,12 @@ def check_rule(config: ConfigDict) -> None:
             f"{quantizer.name!r} as it is set has no book whose rows could be set from "
             "features: use gradient, without revive_below"
         )
+    if not rule.by_gradient and quantizer.get("legacy", False):
+        raise UserError(
+            f"{WHERE}.name is {config.train.codebook_update.name!r}, but "
+            "config.model.quantizer.legacy is true: then beta weighs the term that "
+            "pulls the codes, which running means replace. Set legacy to false"
+        )
 
 
 def ruled_books(config: ConfigDict) -> tuple[str, ...]:
@@ -68,12 +74,13 @@ def without_rows(config: ConfigDict) -> Callable[[Any], Any]:
 
 
 def make_update(config: ConfigDict) -> Callable | None:
-    """(state, z, ids, key) -> state, after the optimizer; None: there is nothing to do.
+    """(state, params_before, z, ids, key) -> state; None: there is nothing to do.
 
-    The state's `ema_params` are those from before the step: rows that begin anew are
-    put there as well, the others will be averaged with the rest.
-
-    z [B, h, w, D] are the latents of the whole step, ids the indices they got.
+    It comes after the optimizer. `params_before` are the generator's parameters as
+    they were before it, by which the codes were chosen; z [B, h, w, D] are the latents
+    of the whole step, ids the indices that they got. The state's `ema_params` are
+    still the average before the step: rows that begin anew are put there as well, the
+    others will be averaged with the rest.
     """
     rule = make_rule(config.train.codebook_update)
     if rule.update is None:

@@ -7,7 +7,6 @@ Deviation from VQGAN's code: the discriminator learns from the same reconstructi
 that trained the generator, not from a second one made after the generator's update.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -47,6 +46,7 @@ from movq_jax.training.state import TrainState, advance, ema_update
 Batch = dict[str, jax.Array]  # image: uint8 [B, H, W, 3]; mask: bool [B] in evaluation
 
 BEST_METRIC = "val/psnr"  # the larger, the better
+MAX_COUNTED = 2**18  # codes of a book
 PHASES = ("reconstruction", "warmup", "adversarial")
 
 
@@ -91,8 +91,7 @@ def abstract_frozen(config: ConfigDict) -> dict[str, Any]:
 
 def fits_to_data(config: ConfigDict, step: int) -> bool:
     """Whether `fit_to_data` comes before the training step `step`."""
-    start = config.train.codebook_init
-    return start.name != "none" and step in start.steps
+    return codebook_init.is_due(config, step)
 
 
 def fit_to_data(
@@ -245,11 +244,21 @@ def make_eval_step(config: ConfigDict) -> Callable[[TrainState, Batch, Any], Met
 
 
 def make_count(config: ConfigDict) -> Callable[[jax.Array, jax.Array], CodeCounts]:
-    """(ids [B, h, w, M], mask [B]) -> how often which code of which book was chosen."""
+    """(ids [B, h, w, M], mask [B]) -> how often which code of which book was chosen.
+
+    Books of more than `MAX_COUNTED` codes, which are implicit ones, are left out: a
+    count of each would be larger than the images.
+    """
     tokenizer = build_tokenizer(config.model)
-    return functools.partial(
-        count_codes, sizes=tokenizer.codebook_sizes, books=tokenizer.channel_books
-    )
+    sizes, books = tokenizer.codebook_sizes, tokenizer.channel_books
+    kept = [channel for channel, size in enumerate(sizes) if size <= MAX_COUNTED]
+    names = [books[channel] for channel in kept]
+    numbers = [sizes[channel] for channel in kept]
+
+    def count(ids: jax.Array, mask: jax.Array | None = None) -> CodeCounts:
+        return count_codes(ids[..., kept], mask, sizes=numbers, books=names)
+
+    return count
 
 
 def make_reconstruct(config: ConfigDict) -> Callable:

@@ -131,3 +131,19 @@ def test_split_overrides():
     assert overrides == (
         "--config.a=1 --config.b=2 --config.e --noconfig.g --config.i=-1".split()
     )
+
+
+def test_a_familys_member_may_get_fields_that_the_config_does_not_have(config):
+    for key, text, value in [
+        ("model.quantizer.estimator", "rotation", "rotation"),
+        ("model.quantizer.codebook_size", "(16, 8)", (16, 8)),
+        ("model.quantizer.codebook_size", "32", 32),
+        ("data.train.resize.size", "300", 300),
+    ]:
+        apply_override(config, key, text)
+        found = config
+        for part in key.split("."):
+            found = found[part]
+        assert found == value and type(found) is type(value)
+    with pytest.raises(UserError, match="expects a whole number, not 'x'"):
+        apply_override(config, "model.quantizer.codebook_size", "x")

@@ -173,8 +173,8 @@ def test_tiles_of_a_residual_model_are_its_first_step(make_bundle, photos, out):
     assert np.abs(tile.astype(int) - tok.decode(every[:, None, None])).max() <= 1
     (first,) = probe.tiles(np.array([[1, -1, -1]], np.int32))
     latent = tok.codes_in_effect()["codebook"][1][None, None, None]
-    decode = jax.jit(lambda v, z: tok._module.apply(v, z, method="decode_latents"))
-    x = decode(tok._variables, latent)
+    decode = tok.compiled(lambda tokenizer, z: tokenizer.decode_latents(z))
+    x = decode(latent)
     expected = np.rint((np.clip(x, -1, 1) + 1) * 127.5)
     assert np.abs(first.astype(int) - expected).max() <= 1
 
@@ -272,7 +272,7 @@ def test_data_that_is_not_there(tiny_bundle, data_dir, tmp_path, out, capsys):
     for data, flags, message in (
         ("smal", [], "did you mean 'small'"),
         ("small", ["--split=nope"], "it has"),
-        (tmp_path / "none.jpg", [], "none.jpg does not exist"),
+        (tmp_path / "none.jpg", [], "none.jpg is neither a file or a folder nor"),
         (tmp_path / "empty", [], "no files in"),
     ):
         (tmp_path / "empty").mkdir(exist_ok=True)

@@ -64,6 +64,23 @@ def test_rules_and_kmeans_need_a_book(tiny_config):
             check(config)
 
 
+def test_running_means_leave_beta_to_the_commitment(tiny_config):
+    config = tiny_config("model.quantizer.legacy=True")
+    config.train.codebook_update.name = "ema"
+    with pytest.raises(UserError, match="quantizer.legacy is true.* Set legacy to"):
+        check(config)
+
+
+def test_steps_of_kmeans_are_steps(tiny_config):
+    config = tiny_config()
+    with config.unlocked():
+        config.train.codebook_init = {"name": "kmeans"}
+        check(config)
+        config.train.codebook_init = {"name": "kmeans", "steps": (0, -5)}
+    with pytest.raises(UserError, match="codebook_init.steps is .*give training"):
+        check(config)
+
+
 def test_evaluation_must_not_be_too_small_for_the_perceptual_network(tiny_config):
     config = tiny_config(
         "loss.perceptual.name=squeezenet",

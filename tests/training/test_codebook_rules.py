@@ -54,14 +54,14 @@ def test_running_means_by_hand():
 
 @pytest.mark.parametrize("name", ["ema", "gradient"])
 def test_dead_codes_become_features(name):
-    rule = make_rule({"name": name, "decay": 0.5, "revive_below": 0.9})
+    rule = make_rule({"name": name, "decay": 0.4, "revive_below": 0.9})
     rows, features, ids = 100 + draw(K, D), draw(N, D, seed=2), ids_without(1, 4)
     new = run(rule, rows, rule.init(rows), features, ids)
     np.testing.assert_array_equal(np.flatnonzero(new.anew), [1, 4])
     for dead in (1, 4):
         distance = np.abs(np.asarray(features) - np.asarray(new.rows[dead]))
         distance = distance.sum(axis=-1)
-        assert distance.min() < 1e-3 and float(new.state["count"][dead]) == 1
+        assert distance.min() < 1e-3 and new.state["count"][dead] == pytest.approx(1.8)
     assert np.any(new.rows[1] != new.rows[4])
     if name == "gradient":
         alive = [0, 2, 3, 5]
@@ -135,10 +135,33 @@ def test_random_features_are_different_ones():
 def test_scores_of_many_features_go_by_in_chunks(monkeypatch):
     rule = make_rule({"name": "cvq"})
     rows, features, ids = draw(K, D), draw(N, D, seed=2), ids_without(1)
-    whole = run(rule, rows, rule.init(rows), features, ids)
+    state, key = rule.init(rows), jax.random.key(0)
+
+    def scores(rule):
+        text = jax.jit(rule.update).lower(rows, state, features, ids, key).as_text()
+        return f"tensor<{K}x{N}xf32>" in text, f"tensor<2x{N}xf32>" in text
+
+    whole = run(rule, rows, state, features, ids)
+    assert scores(rule) == (True, False)
     monkeypatch.setattr(rules, "SCORE_BYTES", 4 * N * 2)
-    chunked = run(make_rule({"name": "cvq"}), rows, rule.init(rows), features, ids)
+    rule = make_rule({"name": "cvq"})
+    assert scores(rule) == (False, True)
+    chunked = run(rule, rows, state, features, ids)
     np.testing.assert_allclose(whole.rows, chunked.rows, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ema", "gradient"])
+@pytest.mark.parametrize("threshold", [0.5, 1.0, 2.0])
+def test_codes_that_are_chosen_often_enough_live_on(name, threshold):
+    rule = make_rule({"name": name, "revive_below": threshold})
+    rows, features = draw(K, D), draw(4 * N, D, seed=2)
+    ids = jnp.arange(4 * N, dtype=jnp.int32) % (K - 1)  # all but the last one
+    state, revived = rule.init(rows), np.zeros(K)
+    for _ in range(150):
+        new = run(rule, rows, state, features, ids)
+        rows, state, revived = new.rows, new.state, revived + new.anew
+    assert not np.any(revived[:-1])
+    assert 1 <= revived[-1] <= 4  # ln 2 / (1 - 0.99): each has 69 steps at least
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,6 @@ def test_micro_batches_are_one_batch_to_a_rule(tiny_config, batch):
 def test_codes_that_begin_anew_have_no_past(tiny_config, batch):
     config = make(tiny_config, rule=RULES["revive"])
     state, _ = step(config, init(config), batch, 2)
-    trained = make(tiny_config)
     state = state.replace(
         variables={
             **state.variables,
@@ -102,9 +101,9 @@ def test_codes_that_begin_anew_have_no_past(tiny_config, batch):
         for path, leaf in jax.tree_util.tree_leaves_with_path(new.gen_opt)
         if jax.tree_util.keystr(path, simple=True, separator="/").endswith("book/rows")
     ]
-    assert anew.sum() > 0 and trained.train.codebook_update.name == "gradient"
+    assert 0 < anew.sum() < len(anew)
     for leaf in moments:
-        assert not np.any(leaf[anew])
+        assert not np.any(leaf[anew]) and np.any(leaf[~anew])
 
 
 def test_a_bad_step_leaves_the_rules_memory_alone(tiny_config, batch):
@@ -122,7 +121,7 @@ def test_a_bad_step_leaves_the_rules_memory_alone(tiny_config, batch):
     )
 
 
-@pytest.mark.parametrize("rule", ["ema", "cvq"])
+@pytest.mark.parametrize("rule", RULES)
 def test_eight_devices_are_one(tiny_config, batch, rule):
     config = make(tiny_config, rule=RULES[rule])
     state = init(config)
@@ -148,6 +147,29 @@ def test_of_a_dual_codebook_the_local_one_has_the_rule(tiny_config, batch):
         assert 0 < values[f"train/{book}_usage"] <= 1
     flat = make(tiny_config, quantizer={**DUAL, "depth": 0}, rule=RULES["ema"])
     assert codebooks.ruled_books(flat) == ("global_codebook", "local_codebook")
+
+
+def test_eight_devices_see_one_draw_of_the_codes(tiny_config, batch):
+    config = make(tiny_config, quantizer=DUAL)
+    same = {"image": np.repeat(batch["image"][:1], 8, axis=0)}
+    state, mesh = init(config), sharding.make_mesh()
+    _, one = step(config, state, same)
+    _, eight = step(
+        config,
+        jax.device_put(state, sharding.replicated(mesh)),
+        sharding.shard_local_batch(same, mesh),
+    )
+    for name, value in one.items():
+        assert eight[name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_books_that_no_counts_could_hold_are_left_out(tiny_config, batch):
+    config = make(tiny_config, "train.codebook_init.name=none")
+    with config.unlocked():
+        config.model.quantizer = {"name": "lfq", "bits": 20, "group": 5}
+    _, values = step(config, init(config), batch)
+    assert not [name for name in values if "usage" in name]
+    assert np.isfinite(values["train/loss_rec"])
 
 
 def test_a_steps_micro_batches_see_one_draw_of_the_codes(tiny_config, batch):

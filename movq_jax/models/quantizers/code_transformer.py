@@ -1,5 +1,7 @@
 """The transformer that updates a whole codebook at once (Dual Codebook VQ)."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from einops import rearrange
@@ -7,13 +9,14 @@ from jaxtyping import Array, Float
 
 from movq_jax.errors import UserError
 from movq_jax.fields import check_share, check_size
-from movq_jax.models.layers import symmetric_uniform
+from movq_jax.models.layers import symmetric_uniform, torch_kernel
 from movq_jax.models.quantizers.base import WHERE
 
 LAYER_NORM_EPSILON = 1e-5  # torch's default; Flax's is 1e-6
 
-# torch's default for the kernels of linear layers: U(±1/sqrt(fan_in)).
-_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Codes are looked up by their distances: float32, on accelerators, too.
+_product = partial(jnp.einsum, precision="highest")
+_Linear = partial(nn.Dense, kernel_init=torch_kernel, precision="highest")
 
 
 class CodeLayer(nn.Module):
@@ -42,37 +45,40 @@ class CodeLayer(nn.Module):
 
         dim = x.shape[-1]
         # One kernel for q, k and v, drawn as a whole, as torch has it.
-        fused = nn.Dense(
-            3 * dim, kernel_init=nn.initializers.xavier_uniform(), name="in_proj"
-        )(x)
+        xavier = nn.initializers.xavier_uniform()
+        fused = _Linear(3 * dim, kernel_init=xavier, name="in_proj")(x)
         q, k, v = rearrange(fused, "n (t h c) -> t h n c", t=3, h=self.heads)
-        scores = jnp.einsum("hic,hjc->hij", q, k) * q.shape[-1] ** -0.5
+        scores = _product("hic,hjc->hij", q, k) * q.shape[-1] ** -0.5
         weights = drop(nn.softmax(scores, axis=-1))
-        mixed = rearrange(jnp.einsum("hij,hjc->hic", weights, v), "h n c -> n (h c)")
-        mixed = nn.Dense(dim, kernel_init=_kernel, name="out_proj")(mixed)
+        mixed = rearrange(_product("hij,hjc->hic", weights, v), "h n c -> n (h c)")
+        mixed = _Linear(dim, name="out_proj")(mixed)
         x = nn.LayerNorm(LAYER_NORM_EPSILON, name="norm1")(x + drop(mixed))
 
-        hidden = nn.Dense(
-            self.ffn,
-            kernel_init=_kernel,
-            bias_init=symmetric_uniform(dim**-0.5),
-            name="linear1",
-        )(x)
+        starts = [symmetric_uniform(width**-0.5) for width in (dim, self.ffn)]
+        hidden = _Linear(self.ffn, bias_init=starts[0], name="linear1")(x)
         hidden = drop(nn.relu(hidden))
-        hidden = nn.Dense(
-            dim,
-            kernel_init=_kernel,
-            bias_init=symmetric_uniform(self.ffn**-0.5),
-            name="linear2",
-        )(hidden)
+        hidden = _Linear(dim, bias_init=starts[1], name="linear2")(hidden)
         return nn.LayerNorm(LAYER_NORM_EPSILON, name="norm2")(x + drop(hidden))
+
+
+def check_dropout(dropout: float) -> None:
+    """It is from 0 to below 1: with 1 no layer would ever learn.
+
+    Raises:
+      UserError: it is not.
+    """
+    check_share(f"{WHERE}.dropout", dropout)
+    if dropout == 1:
+        raise UserError(f"{WHERE}.dropout is 1, which drops everything: use 0.1")
 
 
 class TransformerCodebook(nn.Module):
     """K rows, and a transformer over them as one sequence: all codes move together.
 
     Dual Codebook VQ (arXiv 2503.10832), the global codebook: rows start as N(0, 1);
-    no positions, no norm at the end. Its dropout is drawn from the stream 'codebook',
+    no positions, no norm at the end. Each head compares all codes with all: its K²
+    scores are 1 MB of 512 codes, but 1 GB of 16384, in training several times. Its
+    dropout is drawn from the stream 'codebook',
     once a training step: all images and devices see the same codes.
 
     Attributes:
@@ -95,7 +101,7 @@ class TransformerCodebook(nn.Module):
         check_size(f"{WHERE}.depth", self.depth)
         check_size(f"{WHERE}.heads", self.heads)
         check_size(f"{WHERE}.ffn", self.ffn)
-        check_share(f"{WHERE}.dropout", self.dropout)
+        check_dropout(self.dropout)
         if self.dim % self.heads:
             raise UserError(
                 f"{WHERE}.heads is {self.heads}, which does not divide {self.dim}, the "

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from movq_jax.fields import check_choice, check_size
-from movq_jax.models.layers import symmetric_uniform
+from movq_jax.models.layers import symmetric_uniform, torch_kernel
 from movq_jax.models.quantizers.base import WHERE, normalised
 from movq_jax.models.quantizers.search import nearest_code
 
@@ -61,10 +61,9 @@ class Codebook(nn.Module):
     def setup(self):
         self.rows = self.param("rows", FORMS[self.form], (self.size, self.dim))
         if self.form == "linear":
-            torch_like = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
             self.map = nn.Dense(
                 self.dim,
-                kernel_init=torch_like,
+                kernel_init=torch_kernel,
                 bias_init=symmetric_uniform(self.dim**-0.5),
                 precision="highest",
             )

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from movq_jax.errors import UserError
 from movq_jax.fields import are_whole, check_choice, check_size, is_whole
 from movq_jax.models.quantizers.base import WHERE, QuantizerOutput, error_per_image
-from movq_jax.models.quantizers.code_transformer import TransformerCodebook
+from movq_jax.models.quantizers.code_transformer import (
+    TransformerCodebook,
+    check_dropout,
+)
 from movq_jax.models.quantizers.codebook import Codebook, look_up
 from movq_jax.models.quantizers.lookup import LookupQuantizer, trainable_by_rule
 
@@ -53,6 +56,10 @@ class DualQuantizer(LookupQuantizer):
     def __post_init__(self):
         check_choice(f"{WHERE}.global_half", self.global_half, HALVES)
         check_size(f"{WHERE}.depth", self.depth, least=0)
+        # Also where depth 0 does not need them: one may raise it later.
+        check_size(f"{WHERE}.heads", self.heads)
+        check_size(f"{WHERE}.ffn", self.ffn)
+        check_dropout(self.dropout)
         if self.depth and self.form == "l2":
             raise UserError(
                 f"{WHERE}.form is 'l2', which has no place with a transformer: use "
@@ -179,6 +186,7 @@ def _pair(where: str, value: int | Sequence[int]) -> tuple[int, int]:
     """One whole number for both books, or one for each: (global, local)."""
     if is_whole(value):
         return value, value
+    value = tuple(value) if isinstance(value, list) else value
     if not are_whole(value) or len(value) != 2:
         raise UserError(
             f"{where} is {value!r}; give a whole number for both books, or two: "

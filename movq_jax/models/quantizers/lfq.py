@@ -15,8 +15,9 @@ from movq_jax.models.quantizers.base import (
     straight_through,
 )
 from movq_jax.models.quantizers.implicit import ImplicitQuantizer
+from movq_jax.models.quantizers.search import chunk_size
 
-MAX_BITS = 30  # of an index; a group of more than 16 would need too much memory
+MAX_BITS = 30  # of an index; the work of a group of more than 16 would be too much
 MAX_GROUP = 16
 
 
@@ -26,8 +27,9 @@ class LookupFreeQuantizer(ImplicitQuantizer):
     The loss is `beta mean (z - sg(z_q))² + entropy (H_sample - H_batch)`: each feature
     shall choose clearly, all together shall use all codes. p is the softmax over the
     codes of `2 zᵀc / temperature`; H_sample is the mean entropy of p, H_batch the
-    entropy of the mean p, logarithms clamped at 1e-5. Channels fall into groups whose
-    entropies are added, as if independent, so that the memory stays small.
+    entropy of the mean p, logarithms clamped at 1e-5. The codes go by in chunks, so
+    that memory is bounded; the work grows with 2^group. Channels may fall into groups
+    whose entropies are added, as if independent.
 
     The weights are MaskBit's (2409.16211); the extra weight that it gives the entropy
     during its first 2,000 steps is left out.
@@ -124,13 +126,28 @@ class LookupFreeQuantizer(ImplicitQuantizer):
     def _entropies(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         """H_sample and H_batch, in nats, summed over the groups."""
         groups = rearrange(z, "b h w (g c) -> g (b h w) c", c=self._group)
-        bits = (np.arange(2**self._group)[:, None] >> np.arange(self._group)) & 1
-        codes = np.float32(self._size) * (2 * bits - 1).astype(np.float32)
-        scores = jnp.einsum("gnc,kc->gnk", groups, codes, precision="highest")
-        p = jax.nn.softmax(2 / self.temperature * scores, axis=-1)
-        sample = jnp.mean(_entropy(p), axis=-1)
-        batch = _entropy(jnp.mean(p, axis=1))
-        return jnp.sum(sample), jnp.sum(batch)
+        # The bits of a code are independent: p = prod of sigmoid(± logit).
+        logits = 4 * self._size / self.temperature * groups
+        all_off = jnp.sum(jax.nn.log_sigmoid(-logits), axis=-1, keepdims=True)
+        codes = 2**self._group
+        chunk = min(codes, _power_of_two(chunk_size(groups[..., 0].size, codes)))
+
+        @jax.checkpoint
+        def part(start):
+            numbers = start + jnp.arange(chunk)
+            bits = (numbers[:, None] >> np.arange(self._group)[None, :]) & 1
+            on = jnp.einsum("gnc,kc->gnk", logits, bits * 1.0, precision="highest")
+            p = jnp.exp(all_off + on)
+            return jnp.mean(_entropy(p), axis=-1), jnp.mean(p, axis=1)
+
+        # [chunks, g], [chunks, g, chunk]
+        sample, mean = jax.lax.map(part, jnp.arange(0, codes, chunk))
+        return jnp.sum(sample), jnp.sum(_entropy(mean))
+
+
+def _power_of_two(number: int) -> int:
+    """The largest one up to `number`."""
+    return 1 << (number.bit_length() - 1)
 
 
 def _entropy(p: jax.Array) -> jax.Array:

@@ -27,13 +27,14 @@ def nearest_code(
     z = z.astype(jnp.float32)
     codebook = codebook.astype(jnp.float32)
     if chunk is None:
-        chunk = _chunk_size(z.shape[0], codebook.shape[0])
+        chunk = chunk_size(z.shape[0], codebook.shape[0])
     if chunk >= codebook.shape[0]:
         return jnp.argmin(_distances(z, codebook), axis=-1).astype(jnp.int32)
     return _search_in_chunks(z, codebook, chunk)
 
 
-def _chunk_size(rows: int, codes: int) -> int:
+def chunk_size(rows: int, codes: int) -> int:
+    """How many of the codes to compare at once with all rows, for bounded memory."""
     if 4 * rows * codes <= CHUNK_BYTES:
         return codes
     return max(MIN_CHUNK, CHUNK_BYTES // (4 * rows))

@@ -133,6 +133,9 @@ def test_the_gap_that_dropout_opens_between_training_and_evaluation(dropout, gap
         ({"dim": (9, 4)}, "heads is 2, which does not divide 9"),
         ({"heads": 3}, "heads is 3, which does not divide 8"),
         ({"depth": -1}, "depth is -1; 0 is the least"),
+        ({"dropout": 1.0}, "dropout is 1, which drops everything: use 0.1"),
+        ({"depth": 0, "dropout": 7.0}, "dropout is 7.0; give a number from 0 to 1"),
+        ({"depth": 0, "heads": -1}, "heads is -1; 1 is the least"),
         ({"dropout": 1.5}, "dropout is 1.5; give a number from 0 to 1"),
         ({"form": "l2"}, "form is 'l2', which has no place with a transformer"),
         ({"global_half": "second"}, "global_half is 'second'; use first or last"),
@@ -145,3 +148,7 @@ def test_bad_fields_are_refused_at_construction(fields, message):
     with pytest.raises(UserError, match=message) as error:
         families.make(QUANTIZERS, {"name": "dual", **TINY, **fields}, where)
     assert where in str(error.value)
+
+
+def test_a_list_of_two_is_two():
+    assert DualQuantizer([16, 8], [4, 2], heads=2).codebook_sizes == (16, 8)

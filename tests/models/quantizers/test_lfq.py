@@ -1,9 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.models.quantizers import LookupFreeQuantizer
+from movq_jax.models.quantizers import LookupFreeQuantizer, search
 
 
 def apply(z, **fields):
@@ -69,3 +70,20 @@ def test_groups_add_their_entropies():
 def test_bad_fields(fields, message):
     with pytest.raises(UserError, match=message):
         LookupFreeQuantizer(**fields)
+
+
+def test_codes_go_by_in_chunks(monkeypatch):
+    z = jnp.asarray(draw(6), jnp.float32)
+
+    def loss(z):
+        out = LookupFreeQuantizer(6).apply({}, z)
+        return out.loss + out.stats["entropy_batch"]
+
+    whole = jax.value_and_grad(loss)(z)
+    monkeypatch.setattr(search, "MIN_CHUNK", 4)
+    monkeypatch.setattr(search, "CHUNK_BYTES", 4)
+    text = jax.jit(jax.grad(lambda z: loss(z) + 0.0)).lower(z).as_text()
+    assert "x24x64xf32" not in text and "x24x4xf32" in text
+    parts = jax.value_and_grad(lambda z: loss(z) + 0.0)(z)
+    np.testing.assert_allclose(whole[0], parts[0], rtol=1e-5)
+    np.testing.assert_allclose(whole[1], parts[1], rtol=1e-4, atol=3e-5)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from movq_jax.evaluation import codebook
-from movq_jax.evaluation.codebook import CodeTally, Counts, PairCounts
+from movq_jax.evaluation import codebook_tally
+from movq_jax.evaluation.codebook import count_codes
+from movq_jax.evaluation.codebook_tally import CodeTally, Counts, PairCounts
 
 
 def ids_of(seed=0, shape=(50, 4, 4, 2), size=8):
@@ -11,14 +12,14 @@ def ids_of(seed=0, shape=(50, 4, 4, 2), size=8):
 
 @pytest.mark.parametrize("most_entries", [2**24, 4])  # a table, or what was seen
 def test_counts_agree_with_the_metric(most_entries, monkeypatch):
-    monkeypatch.setattr(codebook, "PENDING", 10)
+    monkeypatch.setattr(codebook_tally, "PENDING", 10)
     ids = ids_of()[..., :1] // 2 * 2
     counts = Counts(8, most_entries)
     for image in ids:
         counts.add(image)
     values, times = counts.seen()
     assert values.tolist() == [0, 2, 4, 6] and times.sum() == ids.size
-    metric = codebook.count_codes(ids, sizes=[8], books=["book"]).compute()
+    metric = count_codes(ids, sizes=[8], books=["book"]).compute()
     numbers = counts.numbers()
     for name in ("usage", "perplexity", "entropy", "dead"):
         assert numbers[name] == pytest.approx(metric[f"book_{name}"], rel=1e-6)
@@ -91,17 +92,3 @@ def test_pairs_beyond_the_limit_are_not_counted():
         pairs.add(image[..., 0], image[..., 1])
     numbers = pairs.numbers()
     assert numbers["positions"] == numbers["most"] == 32
-
-
-def test_neighbours(monkeypatch):
-    codes = np.array([[0, 0], [3, 4], [3, 4], [0, 1]], np.float32)
-    assert codebook.neighbour_distances(codes).tolist() == [1, 0, 0, 1]
-    monkeypatch.setattr(codebook, "DISTANCE_BYTES", 1)  # a code at a time
-    assert codebook.neighbour_distances(codes).tolist() == [1, 0, 0, 1]
-    assert codebook.neighbour_distances(codes, max_rows=2).tolist() == [1, 1]
-
-
-def test_close_neighbours_far_from_the_origin():
-    codes = np.array([[1e4, 0], [1e4, 1e-2], [0, 0]], np.float32)
-    found = codebook.neighbour_distances(codes)
-    assert found[:2] == pytest.approx(1e-2) and found[2] == pytest.approx(1e4)
