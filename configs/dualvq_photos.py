@@ -24,6 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """Return the config; `arg` may hold any of the arguments, such as 'depth0,ema'."""
     words = read_arg(arg, ["depth0", "ema", "tiny"])
     config = schema.few_photographs(schema.tokenizer_config())
+    config.model.norm_groups = 8  # of 4 channels: 32 would be of one
     config.model.decoder_norm = {"name": "group"}
     config.model.quantizer = {
         "name": "dual",

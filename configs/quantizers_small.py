@@ -44,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
         res_blocks=1,
         attention_factors=(),
         z_channels=64,
+        norm_groups=4,  # of 4 channels and more: 16 would be of one
     )
     config.model.quantizer = quantizer(row)
     if row == "dualmovq":

@@ -54,6 +54,7 @@ def _model() -> dict:
         "res_blocks": 2,  # residual blocks a level (the decoder has one more)
         "attention_factors": (16,),  # levels with attention: 16 is 16² of 256²
         "z_channels": 256,  # channels between encoder or decoder and quantizer
+        "norm_groups": 32,  # of group norms, at most
         "dropout": 0.0,
         "dtype": "float32",  # of convolutions and products, or bfloat16
         # group, or spatial (modulated by the quantised map), which has a field init:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from movq_jax.models.layers import (
+    NORM_GROUPS,
     AttnBlock,
     Downsample,
     GroupNorm,
@@ -75,6 +76,7 @@ class Encoder(nn.Module):
       attention_factors: downsampling factors at which each residual block is
         followed by attention. VQGAN's "attention at 16" for 256² images is (16,).
       z_channels: channels of the latent.
+      norm_groups: of the group norms, at most, see `layers.num_groups`.
       remat_levels: levels whose blocks are computed again for the gradient.
     """
 
@@ -83,6 +85,7 @@ class Encoder(nn.Module):
     res_blocks: int
     attention_factors: Sequence[int]
     z_channels: int
+    norm_groups: int = NORM_GROUPS
     dropout: float = 0.0
     dtype: Any = jnp.float32
     remat_levels: Sequence[int] = ()
@@ -90,7 +93,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Images [B, H, W, 3] in [-1, 1] -> latents [B, H / f, W / f, z_channels]."""
-        norm = partial(GroupNorm, dtype=self.dtype)
+        norm = partial(GroupNorm, groups=self.norm_groups, dtype=self.dtype)
         h = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv_in")(x)
         for level, multiplier in enumerate(self.multipliers):
             remat = level in self.remat_levels
@@ -116,7 +119,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Quantised latents to images. One residual block a level more than the encoder.
 
-    Attributes as the encoder's, and:
+    Attributes as the encoder's, but without `z_channels` and `norm_groups`, and:
       norm: makes each norm layer; group norm in VQGAN, spatial norm in MoVQ.
     """
 

@@ -28,26 +28,26 @@ NORM_EPSILON = 1e-6
 MAX_SCORES = 4096**2
 
 
-def num_groups(channels: int) -> int:
-    """32 groups, or the largest divisor of `channels` below that (tiny nets)."""
-    return next(
-        g for g in range(min(NORM_GROUPS, channels), 0, -1) if channels % g == 0
-    )
+def num_groups(channels: int, most: int = NORM_GROUPS) -> int:
+    """The largest divisor of `channels` up to `most`, which is 32 in all papers."""
+    return next(g for g in range(min(most, channels), 0, -1) if channels % g == 0)
 
 
 class GroupNorm(nn.Module):
     """Group normalisation, eps 1e-6, affine; the quantised map is ignored.
 
-    Statistics are taken in float32, the result is returned in `dtype`.
+    Statistics are taken in float32, the result is returned in `dtype`. For `groups`
+    see `num_groups`.
     """
 
+    groups: int = NORM_GROUPS
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, z_q: jax.Array | None = None) -> jax.Array:
-        return nn.GroupNorm(
-            num_groups(x.shape[-1]), epsilon=NORM_EPSILON, dtype=self.dtype, name="norm"
-        )(x)
+        groups = num_groups(x.shape[-1], self.groups)
+        norm = nn.GroupNorm(groups, epsilon=NORM_EPSILON, dtype=self.dtype, name="norm")
+        return norm(x)
 
 
 class SpatialNorm(nn.Module):
@@ -66,10 +66,12 @@ class SpatialNorm(nn.Module):
         small kernels), a deviation from the published code: with zero biases and
         codes of size 1/K every norm would start at scale 0 and pass no gradient.
         'torch' is torch's default, U(±1/sqrt(fan_in)) for kernels and biases.
+      groups: see `num_groups`.
       dtype: of the convolutions and of the result.
     """
 
     start: str = "identity"
+    groups: int = NORM_GROUPS
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -77,8 +79,9 @@ class SpatialNorm(nn.Module):
         """x [B, H, W, C], z_q [B, h, w, D] with H a multiple of h -> [B, H, W, C]."""
         channels, depth = x.shape[-1], z_q.shape[-1]
         scale_init, shift_init = MODULATION_STARTS[self.start](depth)
+        groups = num_groups(channels, self.groups)
         normed = nn.GroupNorm(
-            num_groups(channels), epsilon=NORM_EPSILON, dtype=self.dtype, name="norm"
+            groups, epsilon=NORM_EPSILON, dtype=self.dtype, name="norm"
         )(x)
         scale = nn.Conv(
             channels, (1, 1), dtype=self.dtype, name="conv_y", **scale_init
@@ -123,12 +126,14 @@ def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
     return init
 
 
-def group_norm(*, dtype: Any = jnp.float32) -> NormFactory:
+def group_norm(*, groups: int = NORM_GROUPS, dtype: Any = jnp.float32) -> NormFactory:
     """Norms that ignore the quantised map: VQGAN's decoder."""
-    return partial(GroupNorm, dtype=dtype)
+    return partial(GroupNorm, groups=groups, dtype=dtype)
 
 
-def spatial_norm(*, init: str = "identity", dtype: Any = jnp.float32) -> NormFactory:
+def spatial_norm(
+    *, init: str = "identity", groups: int = NORM_GROUPS, dtype: Any = jnp.float32
+) -> NormFactory:
     """Norms modulated by the quantised map: MoVQ's decoder. See `SpatialNorm`.
 
     Raises:
@@ -139,7 +144,7 @@ def spatial_norm(*, init: str = "identity", dtype: Any = jnp.float32) -> NormFac
             f"config.model.decoder_norm.init is {init!r}; "
             f"use {' or '.join(MODULATION_STARTS)}"
         )
-    return partial(SpatialNorm, start=init, dtype=dtype)
+    return partial(SpatialNorm, start=init, groups=groups, dtype=dtype)
 
 
 DECODER_NORMS = {"group": group_norm, "spatial": spatial_norm}

@@ -20,7 +20,7 @@ from movq_jax.fields import (
     check_size,
 )
 from movq_jax.models.autoencoder import Decoder, Encoder
-from movq_jax.models.layers import DECODER_NORMS
+from movq_jax.models.layers import DECODER_NORMS, NORM_GROUPS
 from movq_jax.models.quantizers import QUANTIZERS, QuantizerOutput
 
 DTYPES = ("float32", "bfloat16")
@@ -42,6 +42,10 @@ class Tokenizer(nn.Module):
       quantizer: {name, ...fields}, see `movq_jax.models.quantizers`.
       decoder_norm: {name: 'group'} (VQGAN) or {name: 'spatial', init: ...} (MoVQ).
       width, multipliers, res_blocks, attention_factors, z_channels: see `Encoder`.
+      norm_groups: groups of a norm, at most. 32 in all papers, whose levels have 128
+        channels and more. A net of 32 channels with 32 groups would have an instance
+        norm instead, which takes the mean of each channel, the colour of an image,
+        away.
       dropout: in the residual blocks, in training.
       dtype: of convolutions and matrix products, 'float32' or 'bfloat16'. Search,
         losses and the result are float32.
@@ -57,6 +61,7 @@ class Tokenizer(nn.Module):
     res_blocks: int = 2
     attention_factors: Sequence[int] = (16,)
     z_channels: int = 256
+    norm_groups: int = NORM_GROUPS
     dropout: float = 0.0
     dtype: str = "float32"
     remat_levels: Sequence[int] = ()
@@ -97,9 +102,8 @@ class Tokenizer(nn.Module):
 
     def make_decoder(self, **extra) -> Decoder:
         where = "config.model.decoder_norm"
-        norm = families.make(
-            DECODER_NORMS, self.decoder_norm, where, dtype=jnp.dtype(self.dtype)
-        )
+        extra_fields = dict(groups=self.norm_groups, dtype=jnp.dtype(self.dtype))
+        norm = families.make(DECODER_NORMS, self.decoder_norm, where, **extra_fields)
         return Decoder(norm=norm, **self._backbone(), **extra)
 
     def _backbone(self) -> dict[str, Any]:
@@ -115,7 +119,11 @@ class Tokenizer(nn.Module):
 
     def setup(self):
         dtype = jnp.dtype(self.dtype)
-        self.encoder = Encoder(z_channels=self.z_channels, **self._backbone())
+        self.encoder = Encoder(
+            z_channels=self.z_channels,
+            norm_groups=self.norm_groups,
+            **self._backbone(),
+        )
         self.quantize = self.make_quantizer()
         self.quant_conv = nn.Conv(self.quantize.latent_channels, (1, 1), dtype=dtype)
         self.post_quant_conv = nn.Conv(self.z_channels, (1, 1), dtype=dtype)
@@ -191,7 +199,7 @@ def build_tokenizer(
 def _check_backbone(tokenizer: Tokenizer) -> None:
     where = "config.model"
     check_choice(f"{where}.dtype", tokenizer.dtype, DTYPES)
-    for name in ("width", "res_blocks", "z_channels"):
+    for name in ("width", "res_blocks", "z_channels", "norm_groups"):
         check_size(f"{where}.{name}", getattr(tokenizer, name))
     multipliers = tokenizer.multipliers
     if not are_whole(multipliers) or not multipliers or min(multipliers) < 1:

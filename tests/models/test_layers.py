@@ -62,6 +62,7 @@ def swish(x):
 )
 def test_number_of_groups(channels, groups):
     assert num_groups(channels) == groups
+    assert num_groups(channels, most=4) == (4 if channels % 4 == 0 else 1)
 
 
 def test_group_norm(fill):

@@ -290,7 +290,7 @@ def test_values_out_of_range_name_the_key(tiny_movq):
 
     for value in (-0.1, 1.1, float("nan"), True, "0.1", None):
         refused(f"config.model.dropout is {value!r}; give a number", dropout=value)
-    for key in ("width", "res_blocks", "z_channels"):
+    for key in ("width", "res_blocks", "z_channels", "norm_groups"):
         refused(f"config.model.{key} is 0; 1 is the least", **{key: 0})
         for value in (True, 8.0, "8", None):
             refused(f"config.model.{key} is {value!r}; give a whole", **{key: value})
