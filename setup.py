@@ -55,6 +55,7 @@ setup(
         # The photographs of the demo lie in these two wheels.
         "photos": PHOTOS,
         "plots": PLOTS,
+        "huggingface": ["datasets>=4"],  # images of its data sets, for movq prepare
         "test": [*PHOTOS, *PLOTS, "beartype", "pytest>=8", "pytest-xdist", "scipy"],
         # On Python 3.11 alone; install this torch first, and torchvision and lpips
         # without what they ask for, see the Makefile. scipy and tqdm are for lpips.

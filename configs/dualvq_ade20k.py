@@ -2,10 +2,9 @@
 
 Paper: arXiv 2503.10832, the ADE20K column: rFID 17.03 (VQCT 20.25). Two codebooks of
 512 codes x 128, one for each half of a latent of 256 channels; the codes of the global
-one come out of a transformer of 6 layers. DIR holds the pictures of the release as the
-folders train and validation.
+one come out of a transformer of 6 layers. DIR holds ADE20K_2021_17_01, see README.
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=ade20k --source=DIR
+    python -m movq_jax.tools.prepare --dataset=ade20k/full --source=DIR
     python -m movq_jax.main --config=configs/dualvq_ade20k.py
 
 As the authors' code has it: backbone of VQGAN f16, L1, 1.25 LPIPS, hinge PatchGAN with
@@ -33,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     words = read_arg(arg, [*schema.DUAL_VARIANTS, "stable", "tiny"])
     config = schema.tokenizer_config()  # the backbone of VQGAN f16
     schema.dual_codebook(config)
-    config.data.dataset = "ade20k"
+    config.data.dataset = "ade20k/full"
     config.data.train.resize = {"name": "squash", "resample": "bilinear"}
     config.data.train.crop = {"name": "none"}
     config.data.train.flip = False

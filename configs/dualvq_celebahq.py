@@ -2,10 +2,10 @@
 
 Paper: arXiv 2503.10832, the CelebA-HQ column: its number is not at hand. Two codebooks
 of 512 codes x 128, one for each half of a latent of 256 channels; the codes of the
-global one come out of a transformer of 6 layers. DIR holds VQGAN's split of 25,000 /
-5,000 pictures as the folders train and validation.
+global one come out of a transformer of 6 layers. The split is VQGAN's 25,000 /
+5,000, for which the paper's is not known (its code reads folders: celebahq/folders).
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=celebahq --source=DIR
+    python -m movq_jax.tools.prepare --dataset=celebahq/taming --source=DIR
     python -m movq_jax.main --config=configs/dualvq_celebahq.py
 
 As the authors' code has it: backbone of VQGAN f16, L1, 1.25 LPIPS, hinge PatchGAN with
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     words = read_arg(arg, [*schema.DUAL_VARIANTS, "stable", "tiny"])
     config = schema.tokenizer_config()  # the backbone of VQGAN f16
     schema.dual_codebook(config)
-    config.data.dataset = "celebahq"
+    config.data.dataset = "celebahq/taming"
     config.data.train.resize = {"name": "squash", "resample": "bilinear"}
     config.data.train.crop = {"name": "none"}
     config.data.eval.resize = {"name": "squash", "resample": "bilinear"}

@@ -35,9 +35,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config = schema.tokenizer_config()  # the backbone of VQGAN f16
     schema.dual_codebook(config)
     config.data.dataset = "coco/2014"
-    config.data.train.resize = {"name": "short_side", "resample": "bilinear"}
-    config.data.train.crop = {"name": "center"}
-    config.data.eval.resize = {"name": "short_side", "resample": "bilinear"}
+    for view in (config.data.train, config.data.eval):  # as torchvision rounds
+        resize = {"name": "short_side", "resample": "bilinear", "rounding": "down"}
+        view.resize = resize
+        view.crop = {"name": "center", "rounding": "nearest"}
     schema.vqgan_epochs(config, 500, images=82_783, batch_size=16)
     schema.vary_dual(config, words)
     if "stable" in words:

@@ -8,15 +8,15 @@ The public models of https://github.com/ai-forever/MoVQGAN, whose table gives, f
     102m      128, 4         101,614,255  .776  .737  26.89  .0398
     270m      256, 2         270,669,103  .686  .741  27.04  .0393
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=imagenet --source=DIR
+    python -m movq_jax.tools.prepare --dataset=imagenet --source=DIR
     python -m movq_jax.main --config=configs/movq_f8.py:67m
 
-DIR holds the folders train and validation. As its code has it: L2, 0.1 of LPIPS, 0.1
+For DIR see README. As its code has it: L2, 0.1 of LPIPS, 0.1
 of a hinge PatchGAN of 2 layers from the first step without adaptive weight, beta on
 the codebook term (legacy), Adam 1e-4 (0.5, 0.9), gradients clipped by value at 1,
 weights averaged with 0.9999, float32, the spatial norms start as torch's would, no
-flip. The centre crop is resized by Pillow's bicubic filter, without the reducing gap
-of 1 that changes its pixels slightly. Batch and length are not known: 32 and 500,000
+flip, the square in the middle resized by Pillow's bicubic filter with a reducing gap of
+1. Batch and length are not known: 32 and 500,000
 steps are choices of this project.
 
 Number to reach: none measured yet.
@@ -70,7 +70,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data.dataset = "imagenet"
     config.data.train.update(flip=False)
-    config.data.train.crop = {"name": "center"}
+    for view in (config.data.train, config.data.eval):
+        view.resize = {"name": "none"}
+        view.crop = {"name": "center_square", "reducing_gap": 1.0}
     config.train.update(batch_size=32, num_steps=500_000, ema_decay=0.9999)
     if "stable" in words:
         schema.stabilise(config)

@@ -2,10 +2,10 @@
 
 Paper: arXiv 2209.09002, the reconstruction table's row "MoVQ, 16x16x4, 1024":
 rFID 2.26 on the VQ papers' random split of 60,000 / 10,000 pictures (not NVIDIA's).
-78.26 M parameters, as configs/movq_imagenet.py. DIR holds these sets as the folders
-train and validation.
+78.26 M parameters, as configs/movq_imagenet.py. For DIR
+see README.
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=ffhq --source=DIR
+    python -m movq_jax.tools.prepare --dataset=ffhq/taming --source=DIR
     python -m movq_jax.main --config=configs/movq_ffhq.py
 
 Sizes are the paper's, the losses VQGAN's, on which it builds. How long the paper
@@ -56,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optim.gen.learning_rate = 4.5e-6 * BATCH_SIZE
     config.optim.disc.learning_rate = 4.5e-6 * BATCH_SIZE
 
-    config.data.dataset = "ffhq"
+    config.data.dataset = "ffhq/taming"
     config.data.train.resize = {"name": "squash"}
     config.data.train.crop = {"name": "none"}
     config.data.eval.resize = {"name": "squash"}

@@ -2,10 +2,9 @@
 
 Paper: arXiv 2209.09002, the reconstruction table's row "MoVQ, 16x16x4, 1024":
 rFID 1.12, PSNR 22.42, SSIM .6731, LPIPS .1132. 78.26 M parameters (the paper counts
-82.7 M; what the difference is, is not known). DIR holds the folders train and
-validation.
+82.7 M; what the difference is, is not known). For DIR see README.
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=imagenet --source=DIR
+    python -m movq_jax.tools.prepare --dataset=imagenet --source=DIR
     python -m movq_jax.main --config=configs/movq_imagenet.py
 
 From the paper: the sizes and 40 epochs. From VQGAN, on which it builds: backbone, L1,

@@ -1,9 +1,9 @@
 """Plain VQGAN of ADE20K (full, 2021) at 256²: 16x16 indices of 1024 codes x 256.
 
 The baseline of configs/dualvq_ade20k.py: 10 bits a position, against 18 there. DIR
-holds the pictures of the release as the folders train and validation.
+holds ADE20K_2021_17_01, see README.
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=ade20k --source=DIR
+    python -m movq_jax.tools.prepare --dataset=ade20k/full --source=DIR
     python -m movq_jax.main --config=configs/vqgan_ade20k.py
 
 Backbone, data, batch, epochs and learning rate are those of the dual codebook; LPIPS of
@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     schema.lpips(config, weight=1.0)
     config.loss.adversarial.update(weight=0.8, start=10_000)
 
-    config.data.dataset = "ade20k"
+    config.data.dataset = "ade20k/full"
     config.data.train.resize = {"name": "squash", "resample": "bilinear"}
     config.data.train.crop = {"name": "none"}
     config.data.train.flip = False

@@ -1,10 +1,10 @@
 """Plain VQGAN of CelebA-HQ at 256²: 16x16 indices of 1024 codes x 256.
 
 The baseline of configs/dualvq_celebahq.py: 10 bits a position, against 18 there. Papers
-that compare codebooks state rFID 5.66 (PSNR 24.10) for it, with batch 8. DIR holds
-VQGAN's split of 25,000 / 5,000 pictures as the folders train and validation.
+that compare codebooks state rFID 5.66 (PSNR 24.10) for it, with batch 8. The split
+is VQGAN's 25,000 / 5,000.
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=celebahq --source=DIR
+    python -m movq_jax.tools.prepare --dataset=celebahq/taming --source=DIR
     python -m movq_jax.main --config=configs/vqgan_celebahq.py
 
 Backbone, data, batch, epochs and learning rate are those of the dual codebook; LPIPS of
@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     schema.lpips(config, weight=1.0)
     config.loss.adversarial.update(weight=0.8, start=10_000)
 
-    config.data.dataset = "celebahq"
+    config.data.dataset = "celebahq/taming"
     config.data.train.resize = {"name": "squash", "resample": "bilinear"}
     config.data.train.crop = {"name": "none"}
     config.data.eval.resize = {"name": "squash", "resample": "bilinear"}

@@ -29,9 +29,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.loss.adversarial.update(weight=0.8, start=10_000)
 
     config.data.dataset = "coco/2014"
-    config.data.train.resize = {"name": "short_side", "resample": "bilinear"}
-    config.data.train.crop = {"name": "center"}
-    config.data.eval.resize = {"name": "short_side", "resample": "bilinear"}
+    for view in (config.data.train, config.data.eval):  # as torchvision rounds
+        resize = {"name": "short_side", "resample": "bilinear", "rounding": "down"}
+        view.resize = resize
+        view.crop = {"name": "center", "rounding": "nearest"}
     schema.vqgan_epochs(config, 500, images=82_783, batch_size=16)
     if "stable" in words:
         schema.stabilise(config)

@@ -2,16 +2,16 @@
 
 Paper: arXiv 2012.09841, the f16 model with 1024 codes: rFID 4.42 on the validation
 pictures of the VQ papers' random split of 60,000 / 10,000 (not NVIDIA's). 72.1 M
-parameters. The baseline that MoVQ is measured against. DIR holds these sets as the
-folders train and validation.
+parameters. The baseline that MoVQ is measured against. For DIR see README.
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=ffhq --source=DIR
+    python -m movq_jax.tools.prepare --dataset=ffhq/taming --source=DIR
     python -m movq_jax.main --config=configs/vqgan_ffhq.py
 
 As its code has it: L1, LPIPS, hinge PatchGAN from step 30,000, adaptive weight 0.8,
 Adam (0.5, 0.9) at 4.5e-6 x batch, float32, beta on the codebook term (legacy: so the
-published models were trained), no averaged weights. Batch 48 and 150 epochs are those
-of configs/movq_ffhq.py, to compare the two.
+published models were trained), no averaged weights; images resized without
+antialiasing, as OpenCV does. Batch 48 and 150 epochs are those of
+configs/movq_ffhq.py, to compare the two.
 
 Number to reach: none measured yet.
 Cost: 9 million images at 1.35 TFLOP, about 11 hours of one H200 if it ran at 40 % of
@@ -32,11 +32,10 @@ def get_config(arg: str = "") -> ConfigDict:
     schema.lpips(config, weight=1.0)
     config.loss.adversarial.update(weight=0.8, start=30_000)
 
-    config.data.dataset = "ffhq"
-    config.data.train.resize = {"name": "squash"}
-    config.data.train.crop = {"name": "none"}
-    config.data.eval.resize = {"name": "squash"}
-    config.data.eval.crop = {"name": "none"}
+    config.data.dataset = "ffhq/taming"
+    for view in (config.data.train, config.data.eval):
+        view.resize = {"name": "squash", "resample": "linear_no_antialias"}
+        view.crop = {"name": "none"}
     schema.vqgan_epochs(config, 150, images=60_000, batch_size=48)
     if "stable" in words:
         schema.stabilise(config)

@@ -2,15 +2,16 @@
 
 Paper: arXiv 2012.09841, the f16 model with 1024 codes: rFID 7.94 on ImageNet's
 validation set. 72.1 M parameters. The baseline that MoVQ is measured against.
-DIR holds the folders train and validation.
+For DIR see README.
 
-    python -m movq_jax.tools.prepare --dataset=folder --name=imagenet --source=DIR
+    python -m movq_jax.tools.prepare --dataset=imagenet --source=DIR
     python -m movq_jax.main --config=configs/vqgan_imagenet.py
 
 As its code has it: L1, LPIPS, hinge PatchGAN from step 250,000, adaptive weight 0.8,
 Adam (0.5, 0.9) at 4.5e-6 x batch, float32, beta on the codebook term (legacy: so the
-published models were trained), no averaged weights. Batch 48 and 40 epochs are those
-of configs/movq_imagenet.py, to compare the two.
+published models were trained), no averaged weights; images resized without
+antialiasing, as OpenCV does. Batch 48 and 40 epochs are those of
+configs/movq_imagenet.py, to compare the two.
 
 Number to reach: none measured yet.
 Cost: 51 million images at 1.35 TFLOP, about 60 hours of one H200 if it ran at 40 % of
@@ -32,6 +33,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.loss.adversarial.update(weight=0.8, start=250_000)
 
     config.data.dataset = "imagenet"
+    for view in (config.data.train, config.data.eval):
+        view.resize = {"name": "short_side", "resample": "linear_no_antialias"}
     schema.vqgan_epochs(config, 40, images=1_281_167, batch_size=48)
     if "stable" in words:
         schema.stabilise(config)

@@ -2,14 +2,22 @@
 
 import contextlib
 import os
+import platform
+import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from etils import epath
 
 from movq_jax.errors import UserError
+
+# Without dots, which part the name from what stands before and behind it.
+_HOST = re.sub(r"[^0-9A-Za-z_]", "_", platform.node())
+_OWN_NAME = re.compile(r"(?:^|\.)([0-9A-Za-z_]*)-([0-9]+)-[0-9a-f]{8}$")
+_PATIENCE = 3600.0
 
 
 @contextlib.contextmanager
@@ -23,7 +31,7 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
       UserError: the place cannot be written.
     """
     path = epath.Path(path)
-    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = path.parent / f".{own_name()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -34,6 +42,34 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def own_name() -> str:
+    """A name that no other process uses, and by which `is_left_over` knows whose."""
+    return f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a file with an `own_name` before its suffix is of a process that is gone.
+
+    Of a process on another machine, which cannot be asked: whether nothing has been
+    written for an hour.
+    """
+    match = _OWN_NAME.search(path.stem)
+    if match is None:
+        return False
+    host, pid = match.groups()
+    if host != _HOST:
+        return time.time() - path.stat().st_mtime > _PATIENCE
+    if int(pid) == os.getpid():
+        return True  # the caller's, who is done with it
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's process
+        return False
+    return False
 
 
 def check_writable(path: str | os.PathLike) -> None:

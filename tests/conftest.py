@@ -32,8 +32,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # Those with a `flax.struct` are left out: jax rebuilds one with anything in its fields.
 jaxtyping.install_import_hook(
     [
+        "movq_jax.data.crops",
         "movq_jax.data.images",
         "movq_jax.data.padding",
+        "movq_jax.data.resampling",
+        "movq_jax.data.tokens.cache",
+        "movq_jax.data.tokens.manifest",
+        "movq_jax.data.tokens.plan",
+        "movq_jax.data.tokens.shards",
         "movq_jax.data.transforms",
         "movq_jax.evaluation.frechet",
         "movq_jax.evaluation.pictures",

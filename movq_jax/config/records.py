@@ -27,6 +27,10 @@ MAY_CHANGE_ON_RESUME = (
     "checkpoint.*",
     "data.data_dir",
     "data.num_threads",
+    "data.num_workers",
+    "data.prefetch",
+    "data.decode_once",
+    "data.max_broken_share",
     "loss.perceptual.weights",  # where the file lies
 )
 

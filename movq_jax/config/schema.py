@@ -144,10 +144,13 @@ def _data() -> dict:
         "split_eval": "validation",
         "image_size": 256,  # side of the squares to train on
         "train": {
-            "resize": {"name": "short_side"},  # or none, squash
-            "crop": {"name": "random"},  # or random_scaled, center, none
+            "resize": {"name": "short_side"},  # or adm, squash, none
+            "crop": {"name": "random"},  # or center, random_resized, ...: data/crops.py
             "flip": True,
             "permute_channels": False,  # for sets of few photographs, few colours
+            # Faster and a little less exact: JPEGs that resizing makes much smaller
+            # are decoded at a half, a quarter or an eighth of their size.
+            "reduced_decoding": False,
         },
         "eval": {
             "resize": {"name": "short_side"},
@@ -155,8 +158,14 @@ def _data() -> dict:
             "image_size": 0,  # 0: that of training
         },
         "num_threads": 16,  # that read and decode
+        # Processes that do so for training, instead of this one: one a core where
+        # `movq benchmark --part=input` says that threads alone are too slow.
+        "num_workers": 0,
         "prefetch": 8,  # batches ready ahead
         "decode_once": False,  # keep decoded images in memory: for few, large ones
+        # A training image that cannot be read is replaced by another one; above this
+        # share training stops (0: at the first).
+        "max_broken_share": 0.01,
     }
 
 

@@ -4,50 +4,63 @@ Training batch n depends on (config, seed, n) alone: there is no iterator state 
 save, a run continues anywhere, and any number of processes cut the same global batch
 into contiguous slices. Images are shuffled anew in every epoch; epochs follow each
 other without a gap, so a batch may hold the end of one and the start of the next.
+Nor does it matter how many threads or workers make the batches.
 """
 
-import functools
+import itertools
 import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import UInt8
 
-from movq_jax.data.images import decode_image
+from movq_jax.data.order import Order, fold
+from movq_jax.data.refused import Refused
+from movq_jax.data.rows import EvalRows, Images, TrainRows
 from movq_jax.data.settings import Settings, read_settings
 from movq_jax.data.sources import open_split
-from movq_jax.data.transforms import Transform
+from movq_jax.data.workers import Workers
 from movq_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+# The images of a slice of a batch, and `mask` in evaluation, in training `broken`:
+# int32 [b], the number of an image that could not be read and was replaced, or -1.
+Slice = tuple[np.ndarray, np.ndarray]
 
 
 class Batches(Iterator[Batch]):
-    """An iterator over batches that threads make ahead; close it when done.
+    """An iterator over batches that are made ahead; close it when done.
+
+    Attributes:
+        refused: the training images that could not be read so far; None in evaluation,
+            where such an image is an error.
 
     Example:
         >>> with train_batches(config, seed=0, batch_size=8, start=0) as batches:
         ...     batch = next(batches)
     """
 
-    def __init__(self, batches: Sequence[Batch], of: slice, settings: Settings):
-        """Iterate over the batches that `of` selects."""
-        options = grain.ReadOptions(
-            num_threads=settings.num_threads,
-            prefetch_buffer_size=settings.prefetch if settings.num_threads else 0,
-        )
-        selected = grain.MapDataset.source(batches)[of]
-        self._iterator = iter(selected.to_iter_dataset(options))
+    def __init__(self, slices: "Workers | _Threads", refused: Refused | None = None):
+        """Make batches of `slices`."""
+        self._slices = slices
+        self.refused = refused
 
     def __next__(self) -> Batch:
-        return next(self._iterator)
+        image, answer = next(self._slices)
+        if self.refused is None:
+            return {"image": image, "mask": answer}
+        self.refused.add(answer)
+        return {"image": image}
+
+    @property
+    def process_seconds(self) -> float:
+        """Processor time of other processes than this one, as far as it is known."""
+        return self._slices.process_seconds
 
     def close(self) -> None:
-        """Stop the threads; the iterator cannot be used after that."""
-        self._iterator.close()
+        """Stop threads and processes; the iterator cannot be used after that."""
+        self._slices.close()
 
     def __enter__(self) -> "Batches":
         return self
@@ -85,7 +98,18 @@ def train_batches(
     settings = read_settings(data_config)
     slices = _TrainSlices(settings, seed, _slice_size(batch_size, process_count))
     first = start * process_count + process_index
-    return Batches(slices, slice(first, None, process_count), settings)
+    if settings.num_workers:
+        made = Workers(
+            slices.rows.fill,
+            map(slices.job, itertools.count(first, process_count)),
+            slices.shape,
+            num_workers=settings.num_workers,
+            num_threads=settings.num_threads,
+            ahead=settings.prefetch,
+        )
+    else:
+        made = _Threads(slices, slice(first, None, process_count), settings)
+    return Batches(made, Refused(slices.images))
 
 
 def batch_at(
@@ -93,7 +117,8 @@ def batch_at(
 ) -> Batch:
     """Return the global training batch n: {'image': uint8 [batch_size, S, S, 3]}."""
     settings = read_settings(data_config)
-    return _TrainSlices(settings, seed, _slice_size(batch_size, 1))[n]
+    image, _ = _TrainSlices(settings, seed, _slice_size(batch_size, 1))[n]
+    return {"image": image}
 
 
 def eval_batches(
@@ -126,132 +151,82 @@ def eval_batches(
         UserError: as `train_batches`.
     """
     settings = read_settings(data_config)
-    images = _Images(settings, split or settings.split_eval)
+    source = open_split(settings, split or settings.split_eval)
+    images = Images(source, keep=settings.decode_once)
     count = len(images) if num_examples is None else min(num_examples, len(images))
-    slices = _EvalSlices(
-        images, settings.eval, count, _slice_size(batch_size, process_count)
-    )
+    rows = EvalRows(images, settings.eval, count)
+    slices = _EvalSlices(rows, _slice_size(batch_size, process_count))
     # Whole global batches: a process whose slice is all padding yields it too.
     end = -(-count // batch_size) * process_count
-    return Batches(slices, slice(process_index, end, process_count), settings)
+    return Batches(_Threads(slices, slice(process_index, end, process_count), settings))
 
 
 class _TrainSlices:
     """An endless row of training images, in slices of `size` one after the other."""
 
     def __init__(self, settings: Settings, seed: int, size: int):
-        self._images = _Images(settings, settings.split_train)
-        self._transform = settings.train
-        self._size = size
-        self._order = _Order(len(self._images), _fold(seed, "order"))
-        self._key = _fold(seed, "transform")
+        self.images = Images(
+            open_split(settings, settings.split_train),
+            keep=settings.decode_once,
+            least_side=settings.train.least_side if settings.reduced_decoding else None,
+        )
+        self.rows = TrainRows(
+            self.images,
+            settings.train,
+            crop_key=fold(seed, "transform"),
+            other_key=fold(seed, "replacement"),
+        )
+        self.shape = (size, self.rows.side, self.rows.side, 3)
+        self._order = Order(len(self.images), fold(seed, "order"))
 
     def __len__(self) -> int:
-        return sys.maxsize // self._size
+        return sys.maxsize // self.shape[0]
 
-    def __getitem__(self, number: int) -> Batch:
-        batch = np.empty(_batch_shape(self._size, self._transform), np.uint8)
-        for row in range(self._size):
-            # Straight into the batch: fresh memory for each image, and stacking
-            # them, would cost as much as half of their decoding.
-            batch[row] = self._image(number * self._size + row)
-        return {"image": batch}
+    def __getitem__(self, number: int) -> Slice:
+        image = np.empty(self.shape, np.uint8)
+        return image, self.rows.fill(image, *self.job(number))
 
-    def _image(self, position: int) -> UInt8[np.ndarray, "size size 3"]:
-        # Each position of the row has a stream of its own, so each epoch too.
-        bits = np.random.Philox(key=self._key, counter=position << 64)
-        rng = np.random.Generator(bits)
-        return self._images.transformed(self._order[position], self._transform, rng)
-
-
-class _Order:
-    """Which image stands at each position of the row: in each epoch a permutation.
-
-    Grain computes a permutation element by element and stores nothing, which suits a
-    large one. But the cost grows as the set shrinks: 8 us an element of 100,000, 4 ms
-    of 6. So a small one is drawn as a whole.
-    """
-
-    _DRAWN_BELOW = 2**16
-
-    def __init__(self, count: int, seed: int):
-        self._count, self._seed = count, seed
-        self._computed = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
-        # Threads at the end of an epoch ask for two of them.
-        self._drawn = functools.lru_cache(maxsize=2)(self._draw)
-
-    def __getitem__(self, position: int) -> int:
-        if self._count >= self._DRAWN_BELOW:
-            return self._computed[position]
-        epoch, place = divmod(position, self._count)
-        return int(self._drawn(epoch)[place])
-
-    def _draw(self, epoch: int) -> np.ndarray:
-        # Raw bits, because NumPy may change how it makes permutations of them.
-        bits = np.random.Philox(key=self._seed, counter=epoch << 64)
-        return np.argsort(bits.random_raw(self._count), kind="stable")
+    def job(self, number: int) -> tuple[int, list[int]]:
+        """Return the position of the first row, and which image is in each."""
+        size = self.shape[0]
+        positions = range(number * size, (number + 1) * size)
+        return positions.start, [self._order[position] for position in positions]
 
 
 class _EvalSlices:
-    """The first `count` images of a split in slices of `size`, padded without end."""
+    """The images of a split in slices of `size`, padded without end."""
 
-    def __init__(self, images: "_Images", transform: Transform, count: int, size: int):
-        self._images, self._transform = images, transform
-        self._count, self._size = count, size
-
-    def __len__(self) -> int:
-        return sys.maxsize // self._size
-
-    def __getitem__(self, number: int) -> Batch:
-        indices = np.arange(self._size) + number * self._size
-        mask = indices < self._count
-        batch = np.zeros(_batch_shape(self._size, self._transform), np.uint8)
-        for row, index in enumerate(indices[mask]):
-            # A generator all the same: one may evaluate on random crops.
-            rng = np.random.default_rng(index)
-            batch[row] = self._images.transformed(int(index), self._transform, rng)
-        return {"image": batch, "mask": mask}
-
-
-class _Images:
-    """The images of a split by number, decoded at each reading or only once."""
-
-    def __init__(self, settings: Settings, split: str):
-        self._source = open_split(settings, split)
-        self._keep = settings.decode_once
-        self._kept: dict[int, tuple[np.ndarray, str]] = {}
+    def __init__(self, rows: EvalRows, size: int):
+        self._rows, self._shape = rows, (size, rows.side, rows.side, 3)
 
     def __len__(self) -> int:
-        return len(self._source)
+        return sys.maxsize // self._shape[0]
 
-    def transformed(
-        self, index: int, transform: Transform, rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "size size 3"]:
-        """Return the image with this number as the model sees it."""
-        image, name = self._kept.get(index) or self._decode(index)
-        try:
-            return transform(image, rng)
-        except UserError as error:
-            raise UserError(f"{name} {error}") from error
-
-    def _decode(self, index: int) -> tuple[np.ndarray, str]:
-        record = self._source[index]
-        name = f"{record['filename']} of {self._source.name}"
-        decoded = decode_image(record["image"], name), name
-        if self._keep:
-            # Two threads may get here with one image: they store the same.
-            self._kept[index] = decoded
-        return decoded
+    def __getitem__(self, number: int) -> Slice:
+        image = np.zeros(self._shape, np.uint8)
+        return image, self._rows.fill(image, number * self._shape[0])
 
 
-def _batch_shape(size: int, transform: Transform) -> tuple[int, int, int, int]:
-    return size, transform.image_size, transform.image_size, 3
+class _Threads(Iterator[Slice]):
+    """Slices made ahead by threads of this process."""
 
+    process_seconds = 0.0
 
-def _fold(seed: int, name: str) -> int:
-    """Return the 32-bit seed of one purpose."""
-    entropy = [seed % 2**64, zlib.crc32(name.encode())]
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    def __init__(self, slices: Sequence[Slice], of: slice, settings: Settings):
+        """Iterate over those that `of` selects."""
+        options = grain.ReadOptions(
+            num_threads=settings.num_threads,
+            prefetch_buffer_size=settings.prefetch if settings.num_threads else 0,
+        )
+        selected = grain.MapDataset.source(slices)[of]
+        self._iterator = iter(selected.to_iter_dataset(options))
+
+    def __next__(self) -> Slice:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._iterator.close()
 
 
 def _slice_size(batch_size: int, process_count: int) -> int:

@@ -6,11 +6,18 @@ split_eval     'validation'
 data_dir       '': $TFDS_DATA_DIR, else ~/tensorflow_datasets
 image_size     side of the training images, in pixels
 train          {resize: {name, ...}, crop: {name, ...}, flip: bool,
-               permute_channels: bool}
+               permute_channels: bool, reduced_decoding: bool}; the last: decode a JPEG
+               at a fraction of its size where resizing makes it smaller still
 eval           {resize: {name, ...}, crop: {name, ...}, image_size}; 0: as above
-num_threads    that decode; 0: none besides the caller's
-prefetch       batches made ahead
-decode_once    keep decoded images in memory: for few and large photographs
+num_threads    that decode; 0: none besides the caller's; workers share them out
+num_workers    processes that make training batches, where one process is not fast
+               enough; 0: none besides the caller's. Evaluation has threads alone: it
+               begins and ends too often for processes
+prefetch       batches made ahead; with workers at least two for each
+decode_once    keep decoded images in memory, each process for itself: for few and
+               large photographs
+max_broken_share   of the training images that could not be read and were replaced by
+               others: above it training stops
 """
 
 import dataclasses
@@ -18,6 +25,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from movq_jax import families
+from movq_jax import fields as checks
 from movq_jax.data.transforms import CROPS, RESIZES, Transform
 from movq_jax.errors import UserError
 
@@ -33,9 +41,16 @@ class Settings:
     image_size: int
     train: Transform
     eval: Transform
+    reduced_decoding: bool
     num_threads: int
+    num_workers: int
     prefetch: int
     decode_once: bool
+    max_broken_share: float
+
+
+_LEAST = {"image_size": 1, "num_threads": 0, "num_workers": 0, "prefetch": 1}
+_TRAIN = ["resize", "crop", "flip", "permute_channels", "reduced_decoding"]
 
 
 def read_settings(data_config: Mapping[str, Any], where: str = "data") -> Settings:
@@ -50,16 +65,18 @@ def read_settings(data_config: Mapping[str, Any], where: str = "data") -> Settin
         UserError: a field is unknown, missing, or its value makes no sense.
     """
     names = [field.name for field in dataclasses.fields(Settings)]
+    names.remove("reduced_decoding")  # a field of `train`
     _check_fields(data_config, names, where)
     fields = {**data_config}
-    for name, least in {"image_size": 1, "num_threads": 0, "prefetch": 1}.items():
+    for name, least in _LEAST.items():
         _check_at_least(fields[name], least, f"{where}.{name}")
+    checks.check_share(f"{where}.max_broken_share", fields["max_broken_share"])
     train, evaluation = fields["train"], fields["eval"]
-    _check_fields(
-        train, ["resize", "crop", "flip", "permute_channels"], f"{where}.train"
-    )
+    _check_fields(train, _TRAIN, f"{where}.train")
     _check_fields(evaluation, ["resize", "crop", "image_size"], f"{where}.eval")
     _check_at_least(evaluation["image_size"], 0, f"{where}.eval.image_size")
+    checks.check_flag(f"{where}.train.reduced_decoding", train["reduced_decoding"])
+    fields["reduced_decoding"] = train["reduced_decoding"]
     fields["train"] = dataclasses.replace(
         _transform(train, fields["image_size"], f"{where}.train"),
         flip=train["flip"],

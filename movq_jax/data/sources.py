@@ -59,6 +59,8 @@ class Source:
                 "filename": self._filename(features, index),
                 "label": _label(features),
             }
+        except MemoryError:
+            raise
         # ArrayRecord and protobuf raise their own kinds on damaged files.
         except Exception as error:
             raise UserError(

@@ -11,30 +11,46 @@ Resizes and crops are families, chosen in config by `{name, ...fields}`:
     square = transform(image, rng)  # uint8 [256, 256, 3]
 
 Each member is a function of (image, rng); all randomness comes from `rng`, so equal
-generators give equal pixels. Resizing is Pillow's, which averages over all pixels
-when it makes an image smaller.
+generators give equal pixels. What the papers' code does, in these words (flips aside):
+
+    ADM, LlamaGen       adm, center; in training none, random_short_side
+    LlamaGen's tokens   adm of size 281 (1.1 x 256), one_of_ten
+    TiTok               short_side rounded down, center rounded to the nearest; in
+                        training random; MaskBit the same by bilinear
+    taming, SEED        short_side by linear_no_antialias, center; ImageNet in training
+                        random
+    Dual Codebook VQ    by bilinear: squash, none (CelebA-HQ, ADE20K); short_side
+                        rounded down, center rounded to the nearest (COCO)
+    SBER-MoVQGAN        none, center_square with reducing_gap 1
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from movq_jax import families
+from movq_jax import fields
+from movq_jax.data.crops import (
+    CenterCrop,
+    CenterSquare,
+    NoCrop,
+    OneOfTen,
+    RandomCrop,
+    RandomResizedCrop,
+    RandomScaledCrop,
+    RandomShortSide,
+)
+from movq_jax.data.resampling import (
+    SMOOTH,
+    check_resample,
+    mirror,
+    resize,
+    resize_short_side,
+    resize_short_side_adm,
+    resize_short_side_down,
+)
 from movq_jax.errors import UserError
-
-RESAMPLERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "hamming": Image.Resampling.HAMMING,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 
 # A member of a family, made: uint8 [H, W, 3] and a generator -> uint8 [h, w, 3].
 Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -76,33 +92,15 @@ class Transform:
             image = image[..., rng.permutation(3)]
         return image
 
+    @property
+    def least_side(self) -> int | None:
+        """The short side that images are shrunk to, for `images.decode_image`.
 
-def resize(
-    image: UInt8[np.ndarray, "h w 3"], height: int, width: int, resample: str
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize uint8 [H, W, 3] by Pillow; an image of that size is returned as it is."""
-    if image.shape[:2] == (height, width):
-        return image
-    resized = Image.fromarray(image).resize((width, height), RESAMPLERS[resample])
-    return np.asarray(resized)
-
-
-def resize_short_side(
-    image: UInt8[np.ndarray, "h w 3"], size: int, resample: str
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Resize so that the short side is `size`; the other is rounded to the nearest."""
-    height, width = image.shape[:2]
-    scale = size / min(height, width)
-    return resize(image, round(height * scale), round(width * scale), resample)
-
-
-def mirror(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Exchange left and right."""
-    mirrored = np.empty(image.shape, np.uint8)
-    # By channels: NumPy copies pixels of three bytes five times slower.
-    for channel in range(3):
-        mirrored[..., channel] = image[:, ::-1, channel]
-    return mirrored
+        None where what is decoded must be the whole image: pixels are cut out as they
+        are, or the filter sees few of them only.
+        """
+        first = self.crop if isinstance(self.resize, NoResize) else self.resize
+        return getattr(first, "least_side", None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,147 +116,101 @@ class NoResize:
 
 @dataclasses.dataclass(frozen=True)
 class ShortSide:
-    """Resize so that the short side is `size` (0: image_size), keeping the aspect."""
+    """Resize so that the short side is `size` (0: image_size), keeping the aspect.
+
+    The long side is rounded: 'nearest' is albumentations' `SmallestMaxSize` (taming-
+    transformers, with `resample` linear_no_antialias), 'down' is torchvision's
+    `Resize(size)` of a Pillow image (TiTok, MaskBit, Dual Codebook VQ).
+    """
 
     image_size: int
     size: int = 0
     resample: str = "bicubic"
+    rounding: str = "nearest"
 
     def __post_init__(self):
-        _check_resample(self.resample)
-        if self.size and self.size < self.image_size:
-            raise UserError(
-                f"a short side of {self.size} is below the image size {self.image_size}"
-            )
+        check_resample(self.resample)
+        _check_short_side(self.size, self.image_size)
+        fields.check_choice("the rounding of 'short_side'", self.rounding, _ROUNDED)
+
+    @property
+    def least_side(self) -> int | None:
+        """The short side of the result."""
+        if self.resample not in SMOOTH:
+            return None
+        return self.size or self.image_size
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 [H, W, 3] -> uint8 [h, w, 3] with min(h, w) = size."""
-        return resize_short_side(image, self.size or self.image_size, self.resample)
+        rounded = _ROUNDED[self.rounding]
+        return rounded(image, self.size or self.image_size, self.resample)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adm:
+    """Resize so that the short side is `size` (0: image_size), in ADM's two steps.
+
+    The first half of `center_crop_arr` (guided_diffusion/image_datasets.py; LlamaGen):
+    halve by averaging while the short side is at least twice `size`, then bicubic.
+    """
+
+    image_size: int
+    size: int = 0
+
+    def __post_init__(self):
+        _check_short_side(self.size, self.image_size)
+
+    @property
+    def least_side(self) -> int:
+        """The short side of the result."""
+        return self.size or self.image_size
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """uint8 [H, W, 3] -> uint8 [h, w, 3] with min(h, w) = size."""
+        return resize_short_side_adm(image, self.least_side)
 
 
 @dataclasses.dataclass(frozen=True)
 class Squash:
-    """Resize to a square, whatever the aspect was."""
+    """Resize to a square, whatever the aspect was.
+
+    torchvision's `Resize((size, size))` of a Pillow image: by bilinear, Dual Codebook
+    VQ's CelebA-HQ and ADE20K.
+    """
 
     image_size: int
     resample: str = "bicubic"
 
     def __post_init__(self):
-        _check_resample(self.resample)
+        check_resample(self.resample)
+
+    @property
+    def least_side(self) -> int | None:
+        """The side of the result."""
+        return self.image_size if self.resample in SMOOTH else None
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 [H, W, 3] -> uint8 [image_size, image_size, 3]."""
         return resize(image, self.image_size, self.image_size, self.resample)
 
 
-@dataclasses.dataclass(frozen=True)
-class NoCrop:
-    """Leave the image as it is."""
-
-    image_size: int
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [H, W, 3] -> the same."""
-        return image
-
-
-@dataclasses.dataclass(frozen=True)
-class CenterCrop:
-    """Cut out the middle; an odd remainder leaves the extra pixel below and right.
-
-    An image that is too small is enlarged first.
-    """
-
-    image_size: int
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [H, W, 3] -> uint8 [image_size, image_size, 3]."""
-        image = _at_least(image, self.image_size)
-        height, width = image.shape[:2]
-        top, left = (height - self.image_size) // 2, (width - self.image_size) // 2
-        return _cut(image, top, left, self.image_size)
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomCrop:
-    """Cut out a square at a uniformly random place.
-
-    An image that is too small is enlarged first.
-    """
-
-    image_size: int
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [H, W, 3] -> uint8 [image_size, image_size, 3]."""
-        image = _at_least(image, self.image_size)
-        return _cut(
-            image, *_random_corner(image, self.image_size, rng), self.image_size
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomScaledCrop:
-    """Cut out a square of a random side at a random place, then resize it.
-
-    The side is image_size * s with log s uniform between the logarithms of
-    `min_scale` and `max_scale`; a square larger than the image is as large as its
-    short side. Cutting comes first, so the cost is that of the square and not that
-    of the photograph.
-    """
-
-    image_size: int
-    min_scale: float
-    max_scale: float
-    resample: str = "bicubic"
-
-    def __post_init__(self):
-        _check_resample(self.resample)
-        if not 0 < self.min_scale <= self.max_scale < math.inf:
-            raise UserError(
-                f"'random_scaled' needs 0 < min_scale <= max_scale, "
-                f"got {self.min_scale} and {self.max_scale}"
-            )
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [H, W, 3] -> uint8 [image_size, image_size, 3]."""
-        log_scale = rng.uniform(math.log(self.min_scale), math.log(self.max_scale))
-        side = max(1, round(self.image_size * math.exp(log_scale)))
-        side = min(side, *image.shape[:2])
-        square = _cut(image, *_random_corner(image, side, rng), side)
-        return resize(square, self.image_size, self.image_size, self.resample)
-
-
-RESIZES = {"none": NoResize, "short_side": ShortSide, "squash": Squash}
+RESIZES = {"none": NoResize, "short_side": ShortSide, "adm": Adm, "squash": Squash}
 CROPS = {
     "none": NoCrop,
     "center": CenterCrop,
+    "center_square": CenterSquare,
     "random": RandomCrop,
     "random_scaled": RandomScaledCrop,
+    "random_resized": RandomResizedCrop,
+    "random_short_side": RandomShortSide,
+    "one_of_ten": OneOfTen,
 }
+_ROUNDED = {"nearest": resize_short_side, "down": resize_short_side_down}
 
 
-def _at_least(image: np.ndarray, size: int) -> np.ndarray:
-    if min(image.shape[:2]) >= size:
-        return image
-    return resize_short_side(image, size, "bicubic")
-
-
-def _random_corner(
-    image: np.ndarray, size: int, rng: np.random.Generator
-) -> tuple[int, int]:
-    height, width = image.shape[:2]
-    top = rng.integers(height - size, endpoint=True)
-    left = rng.integers(width - size, endpoint=True)
-    return int(top), int(left)
-
-
-def _cut(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
-    return image[top : top + size, left : left + size]
-
-
-def _check_resample(name: str) -> None:
-    if name not in RESAMPLERS:
-        raise UserError(f"resample is {name!r}{families.nearest(name, RESAMPLERS)}")
+def _check_short_side(size: int, image_size: int) -> None:
+    if size and size < image_size:
+        raise UserError(f"a short side of {size} is below the image size {image_size}")
 
 
 def _size(image: np.ndarray) -> str:

@@ -10,6 +10,7 @@ TOOLS = {
     "reconstruct": "images -> tokenizer -> images, with PSNR and SSIM of each",
     "encode": "images -> one npz of indices",
     "decode": "an npz of indices -> images",
+    "tokenize": "a dataset -> indices to train a prior on",
     "codebook": "how the codes of a model are used, as a report with pictures",
     "curves": "the numbers of several runs over their steps, as a picture",
     "benchmark": "how fast training, encoding, decoding and the input are",

@@ -20,6 +20,8 @@ median over periods of the mean of a period, and FLOPs are the mean. In the reco
 
 `--part=input` measures the pipeline of `--dataset`, or of the config: read, decode,
 crop, mirror, batch, beside what one core does that only decodes.
+`--num-workers=0,1,2,4` repeats that by so many processes, and `--reduced-decoding` with
+JPEGs decoded at a fraction of their size, where training may do so.
 """
 
 import argparse
@@ -104,6 +106,8 @@ def _measure_input(args: argparse.Namespace, config: Any) -> dict[str, Any]:
         batch_size=config.train.batch_size,
         seconds=args.seconds,
         rounds=args.rounds,
+        workers=args.num_workers,
+        reduced_decoding=args.reduced_decoding,
     )
 
 
@@ -309,8 +313,28 @@ def _add_input_flags(group: Any) -> None:
     group.add_argument("--crop", help="random, center or none")
     group.add_argument("--resize", help="none, short_side or squash")
     group.add_argument("--num-threads", **size)
+    group.add_argument(
+        "--num-workers",
+        type=_numbers,
+        default=(),
+        metavar="N,...",
+        help="processes to measure the input with besides, such as 0,1,2,4",
+    )
+    group.add_argument(
+        "--reduced-decoding",
+        action="store_true",
+        help="measure the input also with JPEGs decoded at a fraction of their size",
+    )
     group.add_argument("--prefetch", help="batches ahead", **size)
     group.add_argument("--decode-once", action="store_true")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the whole numbers from 0 between the commas of a flag."""
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0,1,2,4")
+    return tuple(int(word) for word in words)
 
 
 def _input_table(record: dict[str, Any]) -> str:

@@ -15,7 +15,6 @@ cannot be used is named and left out, and the exit code is 4. Needs matplotlib: 
 extra `plots`.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +34,6 @@ from movq_jax.tools.files import output_folder, refuse_overwriting, write_png
 from movq_jax.tools.image_data import ImageData
 
 HTML, JSON = "codebook.html", "codebook.json"
-RUN_CONFIG = "config.json"
 
 Distances = Mapping[str, np.ndarray]  # book -> from each code to its neighbour
 
@@ -64,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Files are taken as they are, as `movq reconstruct` does.
     size = args.image_size or (image_data.WHOLE if data.files else None)
     transform, preprocessing = image_data.make_transform(
-        size, tok, _run_config(args.model)
+        size, tok, image_data.run_config(args.model)
     )
     refusals = Refusals(total=len(data))
     found = Findings(tok, num_models=1 + (second is not None))
@@ -244,18 +242,6 @@ def _places(output: Path, tok: Any) -> list[Path]:
     from movq_jax.evaluation.codebook_pictures import file_names
 
     return [output / name for name in file_names(tok, MOST_SHOWN)]
-
-
-def _run_config(model: str) -> dict[str, Any] | None:
-    """The config of the run that a bundle lies in, if there is one to read."""
-    from movq_jax.pretrained.bundle import find_bundle
-
-    try:
-        path = find_bundle(model).parent / RUN_CONFIG
-        config = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return config if isinstance(config, dict) else None
 
 
 def _summary(record: Mapping[str, Any]) -> str:

@@ -47,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     source, output = Path(args.input), output_folder(args.output)
+    if (source / "manifest.json").is_file() or (source / "plan.json").is_file():
+        raise UserError(
+            f"--input={source} is a token cache, made to train on: `movq decode` takes "
+            "the npz of `movq encode`"
+        )
     codes = read_codes(source)
     outputs = [output / f"{name}.png" for name in codes.names]
     refuse_overwriting(outputs)

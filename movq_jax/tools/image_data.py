@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import glob
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,17 @@ def find_images(args: argparse.Namespace, *, output: Path) -> ImageData:
     paths = [file.path for file in files]
     name = ", ".join(args.data)
     return ImageData(name, None, lambda i: files[i].name, paths, files, read)
+
+
+def run_config(model: str) -> dict[str, Any] | None:
+    """The config of the run that a bundle lies in, if there is one to read."""
+    from movq_jax.pretrained.bundle import find_bundle
+
+    try:
+        config = json.loads((find_bundle(model).parent / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
 
 
 def make_transform(

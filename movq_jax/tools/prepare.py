@@ -3,50 +3,93 @@
     movq prepare --dataset=photos
     movq prepare --dataset=folder --source=pictures/ --name=birds
     movq prepare --dataset=coco --source=DIR
+    movq prepare --dataset=coco --verify
 
 A dataset lies in DATA_DIR/NAME/1.0.0 (with an edition, as in coco/2017, in
 DATA_DIR/NAME/EDITION/1.0.0), in the layout of TensorFlow Datasets, with the
-files as they were. It is there as a whole or not at all: a run that is stopped leaves
-nothing, and the same command again begins anew, or says that all is done.
+files as they were. It is there as a whole or not at all: of a run that is stopped, or
+killed, the finished files are kept in a hidden folder, and the same command goes on
+with them. However often that happened, and with any number of --jobs, the result is
+the same to the byte.
 
-coco: train2017.zip, val2017.zip and, for the captions, annotations_trainval2017.zip of
-https://cocodataset.org/#download (2014 likewise) lie in --source as they are, or
-unpacked to train2017/, val2017/ and annotations/. coco/2014 and coco/2017 choose where
-both are. Annotations are under CC BY 4.0, images under the terms of use of Flickr.
+--verify needs no source: it compares hashes and counts, and decodes every image.
+
+The datasets with an official layout say where to get them, under what licence and how
+the files must lie, when --source is left out. Archives are read without being unpacked.
 """
 
 import argparse
+import contextlib
 import inspect
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from movq_jax.data.builders import BUILDERS
 from movq_jax.data.builders.listing import Listing
-from movq_jax.data.builders.writing import Prepared, find_prepared, write_dataset
 from movq_jax.data.images import ImageError
+from movq_jax.data.preparing.prepared import Prepared
+from movq_jax.data.preparing.verifying import Verified, verify_dataset
+from movq_jax.data.preparing.working_folder import Busy
+from movq_jax.data.preparing.writing import find_prepared, unfinished, write_dataset
 from movq_jax.data.sources import resolve_data_dir
-from movq_jax.errors import InputsRefused, UserError
+from movq_jax.errors import InputsRefused, Preempted, UserError
 from movq_jax.progress import Progress
 from movq_jax.tools import command
 
 _MEGABYTE = 10**6
 _MOST_NAMED = 20
+_BUILDER_FLAGS = ("source", "validation_fraction", "split_list")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the dataset that the flags describe, and say what is in it.
 
     Raises:
-        UserError: flags, source or place are wrong, or an image cannot be decoded.
+        UserError: flags, source or place are wrong, an image cannot be decoded, or
+            the dataset to be verified is damaged.
         InputsRefused: done, without the images that cannot be decoded.
+        Preempted: it got a SIGTERM; the same command goes on.
     """
     args = _parser().parse_args(argv)
-    kind = args.dataset.partition("/")[0]
+    kind, _, edition = args.dataset.partition("/")
     name = args.name or kind
     if name in BUILDERS and name != kind:
         raise UserError(f"--name={name} is what another kind of dataset is called")
     data_dir = resolve_data_dir(args.data_dir)
+    with _sigterm_stops():
+        if args.verify:
+            _verify(args, f"{name}/{edition}" if edition else name, data_dir)
+        else:
+            _prepare(args, name, data_dir)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; like KeyboardInterrupt, no error that a file could cause."""
+
+
+@contextlib.contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    """Stop at SIGTERM as at Ctrl-C."""
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread gets signals
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except _Terminated as error:
+        raise Preempted("stopped by SIGTERM: start the same command again") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _prepare(args: argparse.Namespace, name: str, data_dir: Path) -> None:
     listing = _listing(args)
     dataset = f"{name}/{listing.config}" if listing.config else name
     out = command.human_stream(args.json)
@@ -56,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if prepared is not None:
         print(f"{dataset} is already prepared in {prepared.folder}", file=out)
     else:
-        prepared = _write(listing, name, data_dir, args.skip_broken)
+        prepared = _write(listing, name, data_dir, args)
     print(_table(dataset, data_dir, prepared, listing), file=out)
     command.emit_json(_record(dataset, prepared, listing), args.json)
     _raise_refused(prepared)
@@ -69,13 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=sorted(BUILDERS),
         required=True,
         help="photos: those inside scikit-image and scikit-learn; folder: your own; "
-        "coco: the official files",
+        "others: the official files, with /EDITION where there are several",
     )
     parser.add_argument(
         "--source",
         metavar="PATH",
         help="folder of images, text file of paths, or 'pattern*.jpg' in quotes; of "
-        "coco: the folder with the official folders or zips",
+        "others: the folder with the official folders or archives",
     )
     parser.add_argument(
         "--data-dir",
@@ -94,6 +137,24 @@ def _parser() -> argparse.ArgumentParser:
         help="share held out where the source has no validation set (default: 0.1)",
     )
     parser.add_argument(
+        "--split-list",
+        metavar="FILE",
+        help="numbers of the validation images, a line each, of editions that have "
+        "such a list (default: the published one)",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=command.positive_int,
+        metavar="N",
+        help="processes (default: one for each 256 MB, at most the cores); the result "
+        "does not depend on it",
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="look whether the prepared dataset is whole: exit code 2 if not",
+    )
+    parser.add_argument(
         "--skip-broken",
         action="store_true",
         help="leave out files that cannot be decoded, and leave with exit code 4",
@@ -108,7 +169,7 @@ def _listing(args: argparse.Namespace) -> Listing:
     parameters = inspect.signature(find).parameters
     flags = {
         flag: getattr(args, flag)
-        for flag in ("source", "validation_fraction")
+        for flag in _BUILDER_FLAGS
         if getattr(args, flag) is not None
     }
     for flag in flags:
@@ -122,43 +183,84 @@ def _listing(args: argparse.Namespace) -> Listing:
     return find(**flags)
 
 
-def _write(listing: Listing, name: str, data_dir: Path, skip_broken: bool) -> Prepared:
-    total = sum(map(len, listing.splits.values()))
-    with Progress(total, "images") as progress:
-
-        def on_image(refusal: str | None) -> None:
-            if refusal:
-                progress.note(f"refused: {refusal}")
-            progress.advance()
-
-        try:
+def _write(
+    listing: Listing, name: str, data_dir: Path, args: argparse.Namespace
+) -> Prepared:
+    try:
+        with _Counter("refused") as counter:
             return write_dataset(
                 listing,
                 name=name,
                 data_dir=data_dir,
-                skip_broken=skip_broken,
-                on_image=on_image,
+                skip_broken=args.skip_broken,
+                on_image=counter.count,
+                on_start=counter.start,
+                jobs=args.jobs,
             )
-        except ImageError as error:
+    except BaseException as error:
+        if not isinstance(error, Busy) and unfinished(name, data_dir, listing):
+            print(
+                "what is finished is kept: the same command goes on with it",
+                file=sys.stderr,
+            )
+        if isinstance(error, ImageError):
             raise UserError(
                 f"{error}; nothing was prepared. Mend or remove the file, or leave out "
                 f"all that are broken: --skip-broken"
             ) from error
+        raise
+
+
+class _Counter:
+    """Shows how far it is, and the first of the images that something is wrong with."""
+
+    def __init__(self, what: str):
+        self._what, self._wrong = what, 0
+        self._total = 0
+        self._stack = contextlib.ExitStack()
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> "_Counter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def start(self, to_do: int, kept: int = 0) -> None:
+        """Begin to count; `kept` images are done and do not count for the rate."""
+        if kept:
+            print(f"{kept:,} images are done, {to_do:,} to go", file=sys.stderr)
+        self._total = to_do
+
+    def count(self, problem: str | None) -> None:
+        """Count an image, and say what is wrong with it."""
+        if self._progress is None:  # processes that start do not count for the rate
+            progress = Progress(self._total, "images")
+            self._progress = self._stack.enter_context(progress)
+        if problem is not None:
+            self._wrong += 1
+            if self._wrong <= _MOST_NAMED:
+                self._progress.note(f"{self._what}: {problem}")
+            elif self._wrong == _MOST_NAMED + 1:
+                self._progress.note(f"{self._what}: more, see the end")
+        self._progress.advance()
 
 
 def _table(dataset: str, data_dir: Path, prepared: Prepared, listing: Listing) -> str:
     """Return what is in the dataset, for people."""
-    lines = [f"{'split':<12}{'images':>10}{'MB':>10}"]
+    lines = [f"{'split':<12}{'images':>10}{'refused':>10}{'MB':>10}"]
     for split, images in prepared.images.items():
+        refused = len(listing.splits[split]) - images
         megabytes = prepared.bytes[split] / _MEGABYTE
-        lines.append(f"{split:<12}{images:>10,}{megabytes:>10,.1f}")
+        lines.append(f"{split:<12}{images:>10,}{refused:>10,}{megabytes:>10,.1f}")
     notes = {
         "classes": len(prepared.classes),
         "other files left out": listing.ignored,
         "refused": len(prepared.refused),
     }
     lines += [f"{note}: {count:,}" for note, count in notes.items() if count]
-    lines.append(f"in {prepared.folder}; to train on it:")
+    use = "to train on it:" if "train" in prepared.images else "to evaluate on it:"
+    lines.append(f"in {prepared.folder}; {use}")
     lines.append(f"  --config.data.dataset={dataset} --config.data.data_dir={data_dir}")
     return "\n".join(lines)
 
@@ -177,18 +279,69 @@ def _record(dataset: str, prepared: Prepared, listing: Listing) -> dict:
             {"file": file, "reason": reason}
             for file, reason in prepared.refused.items()
         ],
+        "sha256": prepared.sha256,
     }
 
 
 def _raise_refused(prepared: Prepared) -> None:
     if not prepared.refused:
         return
-    files = list(prepared.refused)
-    more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""
     raise InputsRefused(
-        f"not in the dataset, because they cannot be decoded: "
-        f"{', '.join(files[:_MOST_NAMED])}{more}"
+        f"not in the dataset, because they cannot be decoded:"
+        f"{_listed(list(prepared.refused.values()))}"
     )
+
+
+def _listed(problems: Sequence[str]) -> str:
+    """Return a line for each of the first problems, and the number of the others."""
+    lines = list(problems[:_MOST_NAMED])
+    if len(problems) > _MOST_NAMED:
+        lines.append(f"and {len(problems) - _MOST_NAMED:,} more (all of them: --json)")
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def _verify(args: argparse.Namespace, dataset: str, data_dir: Path) -> None:
+    """Look at a prepared dataset, and say what is wrong with it."""
+    for flag in (*_BUILDER_FLAGS, "skip_broken"):
+        if getattr(args, flag) not in (None, False):
+            raise UserError(f"--{flag.replace('_', '-')} is not for --verify")
+    out = command.human_stream(args.json)
+    with _Counter("damaged") as counter:
+        verified = verify_dataset(
+            dataset,
+            data_dir,
+            on_start=counter.start,
+            on_image=counter.count,
+            jobs=args.jobs,
+        )
+    print(_verified_table(verified), file=out)
+    record = {
+        "dataset": dataset,
+        "folder": verified.folder,
+        "images": verified.images,
+        "bytes": verified.bytes,
+        "shards": verified.shards,
+        "problems": verified.problems,
+    }
+    command.emit_json(record, args.json)
+    if verified.problems:
+        raise UserError(
+            f"{verified.folder} is damaged; delete that folder and prepare the dataset "
+            f"again:{_listed(verified.problems)}"
+        )
+
+
+def _verified_table(verified: Verified) -> str:
+    lines = [f"{'split':<12}{'images':>10}{'files':>10}{'MB':>10}"]
+    for split, images in verified.images.items():
+        megabytes = verified.bytes[split] / _MEGABYTE
+        files = verified.shards[split]
+        lines.append(f"{split:<12}{images:>10,}{files:>10,}{megabytes:>10,.1f}")
+    if not verified.problems:
+        hashed = verified.prepared is not None and verified.prepared.sha256
+        what = "counts, hashes and images" if hashed else "counts and images"
+        lines.append(f"{verified.folder} is whole: {what}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -157,8 +157,8 @@ def _data_wait(values: Values) -> tuple[Verdict, str]:
         return None, ""
     return _between(share > WAITING, share < FED), (
         f"{share:.0%} of the time goes into waiting for data: raise "
-        "config.data.num_threads or prefetch, set decode_once for small sets, or store "
-        "smaller images"
+        "config.data.num_threads, num_workers or prefetch, set decode_once for small "
+        "sets, or store smaller images"
     )
 
 

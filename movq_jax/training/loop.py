@@ -22,6 +22,7 @@ from movq_jax.training import metrics as metrics_lib
 from movq_jax.training import sharding, tokenizer_task
 from movq_jax.training import workdir as workdirs
 from movq_jax.training.alarms import Alarms
+from movq_jax.training.broken_images import BrokenImages
 from movq_jax.training.checkpoints import Checkpoints
 from movq_jax.training.console import Stopwatch
 from movq_jax.training.log_writers import LogWriters, read_log
@@ -113,6 +114,7 @@ class Run:
         self.writers = writers
         self.notice = notice
         self.alarms = Alarms(trainer.config)
+        self.broken = BrokenImages(trainer.config, trainer.console)
         self.stopwatch = Stopwatch()
         self.window = metrics_lib.Window()  # since the last log line
         self.compiled: set[str] = set()  # phases
@@ -125,11 +127,12 @@ class Run:
         pending = None  # what the step before says of bad steps, fetched one late
         self.catch_up(state, step)
         with trainer.train_batches(step) as batches:
+            self.broken.watch(batches.refused)
             while step < last:
                 if trainer.task.fits_to_data(self.config, step):
                     with self.aside(state):
                         state = trainer.fit_to_data(state, step)
-                with self.stopwatch.waiting():
+                with self.stopwatch.waiting(), self.saved_if_data_fail(state):
                     batch = sharding.shard_local_batch(next(batches), trainer.mesh)
                 state, metrics = self.take_step(state, batch, step)
                 step += 1
@@ -196,18 +199,22 @@ class Run:
     def between_steps(self, state: TrainState, step: int) -> None:
         """Logs, pictures, evaluations and checkpoints that are due after `step`."""
         last = self.config.train.num_steps
-        if due(step, self.config.log.every, last):
+        logs = due(step, self.config.log.every, last)
+        evaluates = due(step, self.config.eval.every, last)
+        saves = evaluates or due(step, self.config.checkpoint.every, last)
+        if logs or saves:
+            self.stop_if_broken(state)
+        if logs:
             self.log(state, step)
         # Before what takes long: who asks to stop does not wait for minutes.
         if step < last and self.notice.reached(step):
             self.save_and_leave(state, step)
-        evaluates = due(step, self.config.eval.every, last)
-        saves = evaluates or due(step, self.config.checkpoint.every, last)
         if saves or due(step, self.config.log.images_every, last):
             with self.aside(state):
                 self.pictures_if_due(state, step)
                 if evaluates:
-                    self.evaluate(state, step)
+                    with self.saved_if_data_fail(state):
+                        self.evaluate(state, step)
                 if saves:
                     self.checkpoints.save(state, self.values if evaluates else None)
 
@@ -218,6 +225,7 @@ class Run:
         values |= {
             "train/learning_rate": float(self.trainer.learning_rate(step - 1)),
             "train/skipped_steps": float(state.skipped_steps),
+            "data/broken": float(self.broken.take()),
         }
         if pace is not None:
             rate = self.config.train.batch_size / pace.step_seconds
@@ -263,6 +271,30 @@ class Run:
             "learning rate, clip gradients, or look at that batch; the last checkpoint "
             "is kept"
         )
+
+    def stop_if_broken(self, state: TrainState) -> None:
+        """Tells of images that could not be read; saves and stops if they are many."""
+        try:
+            self.broken.look()
+        except UserError:
+            self.checkpoints.save(state)
+            self.checkpoints.wait()
+            raise
+
+    @contextlib.contextmanager
+    def saved_if_data_fail(self, state: TrainState) -> Iterator[None]:
+        """Data that cannot be read end a run, but not what it has learned.
+
+        Of several processes one alone may have met them, and saving takes all: there
+        the last checkpoint has to do.
+        """
+        try:
+            yield
+        except UserError:
+            if jax.process_count() == 1:
+                self.checkpoints.save(state)
+                self.checkpoints.wait()
+            raise
 
     def save_batch(self, n: int, path: epath.Path) -> None:
         """Writes training batch n, as the model got it."""

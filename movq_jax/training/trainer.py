@@ -96,7 +96,8 @@ class Trainer:
 
     def fit_to_data(self, state: TrainState, step: int) -> TrainState:
         """What of the state is computed from many batches at once, before `step`."""
-        with self.train_batches(step) as batches:
+        # By threads, though training may have workers: theirs would be started twice.
+        with self.train_batches(step, num_workers=0) as batches:
             sharded = (sharding.shard_local_batch(b, self.mesh) for b in batches)
             return self.task.fit_to_data(self.config, state, sharded)
 
@@ -110,10 +111,10 @@ class Trainer:
             )
         return self.train_steps[phase]
 
-    def train_batches(self, start: int) -> pipeline.Batches:
+    def train_batches(self, start: int, **changes: Any) -> pipeline.Batches:
         """This host's slices of the training batches from number `start` on."""
         return pipeline.train_batches(
-            self.config.data,
+            {**self.config.data, **changes},
             seed=self.config.seed,
             batch_size=self.config.train.batch_size,
             start=start,

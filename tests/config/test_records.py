@@ -54,12 +54,12 @@ def test_what_may_change_on_resume(config):
     other.log.every = 7
     other.eval.num_examples = 7
     other.checkpoint.keep = 7
-    other.data.update(data_dir="elsewhere", num_threads=7)
+    other.data.update(data_dir="elsewhere", num_threads=7, prefetch=7, num_workers=7)
     assert forbidden_changes(config, other) == []
     other.train.batch_size = 7
-    other.data.prefetch = 7
+    other.data.image_size = 7
     assert forbidden_changes(config, other) == [
-        "data.prefetch: 8 -> 7",
+        "data.image_size: 256 -> 7",
         "train.batch_size: 48 -> 7",
     ]
 

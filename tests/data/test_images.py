@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from movq_jax.data.images import ImageError, decode_image
 from movq_jax.errors import UserError
@@ -206,6 +206,66 @@ def test_a_file_that_is_cut_off(format, cut, tmp_path):
     path.write_bytes(data[: int(len(data) * cut)])
     with pytest.raises(ImageError, match=str(path)):
         decode_image(path)
+
+
+def on_white(image):
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def sideways(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+PHOTOGRAPH = Image.fromarray(
+    np.random.default_rng(4).integers(0, 256, (45, 61, 3), dtype=np.uint8)
+).resize((122, 90), Image.Resampling.BICUBIC)
+# The kinds of file that datasets hold beside plain RGB: image, format, options.
+ODD = {
+    "CMYK": (PHOTOGRAPH.convert("CMYK"), "JPEG", {}),
+    "grey": (PHOTOGRAPH.convert("L"), "JPEG", {}),
+    "progressive": (PHOTOGRAPH, "JPEG", {"progressive": True}),
+    "chroma not subsampled": (PHOTOGRAPH, "JPEG", {"subsampling": 0}),
+    "quality 1": (PHOTOGRAPH, "JPEG", {"quality": 1}),
+    "turned": (PHOTOGRAPH, "JPEG", {"exif": sideways(6)}),
+    "mirrored and turned": (PHOTOGRAPH, "JPEG", {"exif": sideways(7)}),
+    "PNG inside": (PHOTOGRAPH, "PNG", {}),
+    "palette": (PHOTOGRAPH.quantize(200), "PNG", {}),
+    "palette with alpha": (PHOTOGRAPH.quantize(9), "PNG", {"transparency": 3}),
+    "GIF": (PHOTOGRAPH.quantize(200), "GIF", {}),
+    "1 bit": (PHOTOGRAPH.convert("1"), "PNG", {}),
+    "1 bit fax": (PHOTOGRAPH.convert("1"), "TIFF", {"compression": "group4"}),
+    "grey with alpha": (PHOTOGRAPH.convert("LA"), "PNG", {}),
+    "turned TIFF": (PHOTOGRAPH, "TIFF", {"exif": sideways(6)}),
+    "CMYK TIFF": (PHOTOGRAPH.convert("CMYK"), "TIFF", {}),
+    "YCbCr TIFF": (PHOTOGRAPH.convert("YCbCr"), "TIFF", {}),
+    "Lab TIFF": (PHOTOGRAPH.convert("LAB"), "TIFF", {}),
+    "lossy WEBP": (PHOTOGRAPH, "WEBP", {}),
+    "JPEG 2000": (PHOTOGRAPH, "JPEG2000", {}),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files_are_pillows(kind, tmp_path):
+    image, format, options = ODD[kind]
+    path = tmp_path / "n02105855_2933.JPEG"  # whatever is inside
+    path.write_bytes(encoded(image, format, **options))
+    with Image.open(path) as opened:
+        upright = ImageOps.exif_transpose(opened)
+        if upright.has_transparency_data:
+            upright = on_white(upright)
+        expected = np.asarray(upright.convert("RGB"))
+    np.testing.assert_array_equal(decode_image(path), expected)
+
+
+def test_16_bit_grey_is_rounded_to_8():
+    deep = np.random.default_rng(5).integers(0, 65536, (9, 11), dtype=np.uint16)
+    expected = np.rint(deep / 257).astype(np.uint8)
+    for format in ("PNG", "TIFF"):
+        image = decode_image(encoded(Image.fromarray(deep), format))
+        np.testing.assert_array_equal(image, as_rgb(expected))
 
 
 def test_text_called_jpg(tmp_path):

@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from movq_jax.data import pipeline
-from movq_jax.data.builders import writing
+from movq_jax.data import rows
 from movq_jax.data.builders.listing import Example, Listing
-from movq_jax.data.images import ImageError
+from movq_jax.data.order import Order
 from movq_jax.data.pipeline import batch_at, eval_batches, train_batches
+from movq_jax.data.preparing import writing
 from movq_jax.errors import UserError
 
 TRAIN = 13  # pictures in the training set: no batch size divides it
@@ -80,13 +80,13 @@ def test_decoding_once_does_not_change_the_batches(data_config):
 
 def test_decoding_once_decodes_once(data_config, monkeypatch):
     decoded = Counter()
-    decode = pipeline.decode_image
+    decode = rows.decode_image
 
-    def count(data, name):
+    def count(data, name, **options):
         decoded[name] += 1
-        return decode(data, name)
+        return decode(data, name, **options)
 
-    monkeypatch.setattr(pipeline, "decode_image", count)
+    monkeypatch.setattr(rows, "decode_image", count)
     data_config.update(num_threads=0, decode_once=True)
     images_of(data_config, 10)
     assert len(decoded) == TRAIN and set(decoded.values()) == {1}
@@ -145,7 +145,7 @@ def test_evaluation_of_fewer_images_than_a_batch(data_config, process_count):
 def test_an_epoch_has_every_image_once_and_the_next_another_order(
     data_config, monkeypatch, drawn_below
 ):
-    monkeypatch.setattr(pipeline._Order, "_DRAWN_BELOW", drawn_below)
+    monkeypatch.setattr(Order, "_DRAWN_BELOW", drawn_below)
     order = numbers(images_of(data_config, 3 * TRAIN, batch_size=1)).reshape(3, TRAIN)
     for epoch in order:
         assert sorted(epoch) == list(range(TRAIN))
@@ -171,7 +171,7 @@ def test_seeds_differ_in_order_and_crops(data_config):
 @pytest.mark.parametrize("count, golden", GOLDEN_ORDERS.items())
 def test_golden_order(count, golden):
     """A resumed run relies on the order, also under another release of Grain."""
-    order = pipeline._Order(count, seed=5)
+    order = Order(count, seed=5)
     positions = [0, 1, 2, count, count + 1, 10**9]
     assert [order[position] for position in positions] == golden
 
@@ -225,19 +225,43 @@ def test_a_batch_that_cannot_be_cut(data_config):
         train_batches(data_config, seed=0, batch_size=4, start=0, process_count=3)
 
 
-@pytest.mark.parametrize("num_threads", [0, 2])
-def test_an_image_that_cannot_be_decoded_is_named(data_config, tmp_path, num_threads):
-    """Preparing would have refused it; this one broke afterwards."""
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    listing = Listing("", {"train": [Example(broken, "a/broken.png")]})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "decode_image", lambda data, name: None)
-        writing.write_dataset(listing, name="bad", data_dir=tmp_path)
-    data_config.update(dataset="bad", data_dir=str(tmp_path), num_threads=num_threads)
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_do_not_change_the_batches(data_config, num_workers):
+    expected = images_of(data_config, 8)
+    data_config["num_workers"] = num_workers
+    np.testing.assert_array_equal(images_of(data_config, 8), expected)
+    halves = [
+        images_of(data_config, 8, process_index=i, process_count=2) for i in range(2)
+    ]
+    np.testing.assert_array_equal(np.concatenate(halves, axis=1), expected)
+
+
+def test_an_error_in_a_worker_is_the_same_error(data_config):
+    data_config["train"]["crop"] = {"name": "none"}
+    data_config["num_workers"] = 1
     with train_batches(data_config, seed=0, batch_size=2, start=0) as batches:
-        with pytest.raises(ImageError, match=r"a/broken\.png of bad/1\.0\.0 train"):
+        with pytest.raises(UserError, match=r"png of small/1\.0\.0 train is 48 x 40"):
             next(batches)
+
+
+def test_decoding_at_a_fraction_is_for_training_alone(data_config, monkeypatch):
+    asked = []
+    decode = rows.decode_image
+
+    def remember(data, name, *, least_side):
+        asked.append(least_side)
+        return decode(data, name, least_side=least_side)
+
+    monkeypatch.setattr(rows, "decode_image", remember)
+    data_config["num_threads"] = 0
+    data_config["train"].update(resize={"name": "short_side"}, reduced_decoding=True)
+    images_of(data_config, 1)
+    assert set(asked) == {16}
+    with eval_batches(data_config, batch_size=4) as batches:
+        next(batches)
+    data_config["train"]["reduced_decoding"] = False
+    images_of(data_config, 1)
+    assert set(asked[4:]) == {None} and len(asked) == 12
 
 
 def test_an_image_of_the_wrong_size_is_named(data_config):

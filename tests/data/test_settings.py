@@ -58,6 +58,12 @@ def test_evaluation_may_have_a_size_of_its_own(data_config):
             r"data\.image_size is 0: a whole number from 1",
         ),
         (lambda c: c.update(num_threads=-1), r"data\.num_threads is -1"),
+        (lambda c: c.update(num_workers=True), r"data\.num_workers is True"),
+        (lambda c: c.update(max_broken_share=2), r"data\.max_broken_share is 2; give"),
+        (
+            lambda c: c["train"].update(reduced_decoding=1),
+            r"data\.train\.reduced_decoding is 1; use true or false",
+        ),
         (lambda c: c.update(prefetch=2.5), r"data\.prefetch is 2\.5"),
         (lambda c: c["eval"].update(image_size=-1), r"data\.eval\.image_size is -1"),
     ],

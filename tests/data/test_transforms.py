@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from movq_jax import families
+from movq_jax.data.resampling import RESAMPLERS, SMOOTH
 from movq_jax.data.transforms import (
     CROPS,
-    RESAMPLERS,
+    RESIZES,
+    Adm,
     CenterCrop,
     NoCrop,
     NoResize,
     RandomCrop,
     RandomScaledCrop,
+    RandomShortSide,
     ShortSide,
     Squash,
     Transform,
@@ -114,7 +118,7 @@ def test_random_scaled_crop_is_a_square_resized_by_pillow():
 def test_random_scales_are_log_uniform_and_clamped(monkeypatch):
     sides = []
     monkeypatch.setattr(
-        "movq_jax.data.transforms.resize",
+        "movq_jax.data.crops.resize",
         lambda image, *_: sides.append(len(image)) or image,
     )
     large = np.zeros((2000, 1500, 3), np.uint8)
@@ -130,6 +134,82 @@ def test_random_scales_are_log_uniform_and_clamped(monkeypatch):
 def test_scales_that_make_no_sense():
     with pytest.raises(UserError, match="0 < min_scale <= max_scale"):
         RandomScaledCrop(8, min_scale=3.0, max_scale=2.0)
+
+
+def test_short_side_rounded_down():
+    result = ShortSide(20, rounding="down")(IMAGE, generator())
+    assert result.shape == (20, 27, 3)  # 51 * 20 / 37 = 27.57
+    with pytest.raises(UserError, match="rounding of 'short_side' is 'up'; use near"):
+        ShortSide(20, rounding="up")
+
+
+def test_adm_has_a_size_of_its_own():
+    assert Adm(16)(IMAGE, generator()).shape == (16, 22, 3)
+    assert Adm(16, size=17)(IMAGE, generator()).shape == (17, 24, 3)
+    with pytest.raises(UserError, match="short side of 10 is below"):
+        Adm(16, size=10)
+
+
+# As configs have them: the preprocessing of each paper.
+@pytest.mark.parametrize(
+    "resize, crop",
+    [
+        ({"name": "adm"}, {"name": "center"}),
+        ({"name": "none"}, {"name": "random_short_side", "min_crop_frac": 0.7}),
+        ({"name": "adm", "size": 17}, {"name": "one_of_ten"}),
+        (
+            {"name": "short_side", "rounding": "down"},
+            {"name": "center", "rounding": "nearest"},
+        ),
+        ({"name": "short_side", "resample": "linear_no_antialias"}, {"name": "random"}),
+        ({"name": "squash", "resample": "bilinear"}, {"name": "none"}),
+        ({"name": "none"}, {"name": "center_square", "reducing_gap": 1.0}),
+        ({"name": "none"}, {"name": "random_resized", "min_scale": 0.5}),
+    ],
+)
+def test_preprocessing_by_config(resize, crop):
+    steps = {
+        "resize": families.make(RESIZES, resize, "data.train.resize", image_size=16),
+        "crop": families.make(CROPS, crop, "data.train.crop", image_size=16),
+    }
+    result = Transform(16, **steps, flip=True)(IMAGE, generator())
+    assert result.shape == (16, 16, 3) and result.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"name": "adn"}, "data.train.resize.name is 'adn'; did you mean 'adm'"),
+        ({"name": "adm", "resample": "box"}, r"resize \(adm\) has no field 'resample'"),
+        ({"name": "short_side", "size": 1.5}, "data.train.resize.size is 1.5; give a"),
+    ],
+)
+def test_errors_in_a_config(fields, message):
+    with pytest.raises(UserError, match=message):
+        families.make(RESIZES, fields, "data.train.resize", image_size=16)
+
+
+@pytest.mark.parametrize("resample", [*RESAMPLERS, "linear_no_antialias"])
+def test_only_smooth_filters_let_the_decoder_shrink(resample):
+    for resize in (ShortSide(16, 20, resample), Squash(20, resample)):
+        transform = Transform(16, resize, RandomCrop(16), flip=True)
+        assert transform.least_side == (20 if resample in SMOOTH else None)
+
+
+@pytest.mark.parametrize(
+    "resize, crop, least_side",
+    [
+        (NoResize(16), RandomCrop(16), None),
+        (NoResize(16), CenterCrop(16), None),
+        (NoResize(16), RandomScaledCrop(16, 0.5, 2.0), None),
+        (NoResize(16), RandomShortSide(16), 20),
+        (Adm(16), CenterCrop(16), 16),
+        (Adm(16), RandomShortSide(16), 16),
+        (lambda image, rng: image, CenterCrop(16), None),
+    ],
+)
+def test_how_far_the_decoder_may_shrink(resize, crop, least_side):
+    assert Transform(16, resize, crop, flip=True).least_side == least_side
 
 
 def test_unknown_resampler():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from movq_jax.data.builders import folder
-from movq_jax.data.builders.writing import write_dataset
+from movq_jax.data.preparing.writing import write_dataset
 from movq_jax.errors import UserError
 from movq_jax.measuring import memory, rates
 from movq_jax.tools import benchmark, command
@@ -70,6 +70,13 @@ def test_the_input_alone(data_dir, tmp_path, capsys):
     assert record["input"]["config"]["batch_size"] == record["batch_size"] == 4
     assert record["input"]["config"]["image_size"] == 24
     assert record["input"]["config"]["train"]["resize"] == {"name": "none"}
+
+
+def test_the_input_by_numbers_of_workers(data_dir, tmp_path):
+    flags = ["--part=input", "--dataset=small", f"--data-dir={data_dir}", *FAST]
+    record = measured(tmp_path, *flags, "--image-size=24", "--num-workers=0,1")
+    variants = record["input"]["variants"]
+    assert [variant["num_workers"] for variant in variants] == [0, 1]
 
 
 def test_the_input_of_a_config(data_dir, tmp_path):
@@ -197,6 +204,7 @@ def test_what_is_compiled_is_not_read_from_a_cache(monkeypatch):
         (["--dataset=small", "--breakdown"], "--breakdown is of a model"),
         (["--dataset=small", "--config.model.width=8"], "width=8 needs --config"),
         ([], "--dataset for the input pipeline alone"),
+        (["--dataset=small", "--num-workers=1,x"], "'1,x' is not like 0,1,2,4"),
     ],
 )
 def test_wrong_flags_of_the_input(data_dir, capsys, flags, message):

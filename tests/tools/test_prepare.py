@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from movq_jax.data.preparing import writing
 from movq_jax.data.sources import open_split
 from movq_jax.tools import command, prepare
 
@@ -113,6 +116,10 @@ def test_json(run, pictures, tmp_path):
             ["--dataset=photos", "--validation-fraction=0.5"],
             "--validation-fraction is not for --dataset=photos",
         ),
+        (
+            ["--dataset=folder", "--source=.", "--split-list=x"],
+            "--split-list is not for --dataset=folder",
+        ),
         (["--dataset=coco"], "--dataset=coco needs --source=DIR, a folder: get train2"),
         (["--dataset=coco/2014"], "get train2014.zip, val2014.zip and"),
         (["--dataset=coco/2015"], "invalid choice: 'coco/2015'"),
@@ -203,20 +210,120 @@ runpy.run_module("movq_jax.tools.prepare", run_name="__main__")
 """
 
 
-def test_ctrl_c_leaves_nothing(pictures, tmp_path):
-    """A process of its own: it is stopped while it waits for a named pipe."""
-    os.mkfifo(pictures / "a" / "endless.png")
+STOPPED = {
+    signal.SIGINT: (130, "stopped by Ctrl-C\n"),
+    signal.SIGTERM: (75, "error: stopped by SIGTERM: start the same command again\n"),
+}
+
+
+@pytest.mark.parametrize(
+    "number, jobs", [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 2)]
+)
+def test_a_signal_keeps_what_is_finished(run, pictures, tmp_path, number, jobs):
+    """A group of processes: it is stopped while one of them waits for a named pipe."""
+    shutil.copytree(pictures, tmp_path / "source" / "train")
+    endless = tmp_path / "source" / "val" / "endless.png"
+    endless.parent.mkdir()
+    os.mkfifo(endless)
+    flags = [f"--source={tmp_path / 'source'}", f"--data-dir={tmp_path / 'data'}"]
     process = subprocess.Popen(
-        [sys.executable, "-c", PREPARE, "--dataset=folder"]
-        + [f"--source={pictures}", f"--data-dir={tmp_path / 'data'}"],
+        [sys.executable, "-c", PREPARE, "--dataset=folder", f"--jobs={jobs}", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
-    with open(pictures / "a" / "endless.png", "wb"):  # waits for its reader
-        process.send_signal(signal.SIGINT)
+    place = tmp_path / "data" / "folder"
+    with open(endless, "wb"):  # waits for its reader
+        while not list(place.glob(".1.0.0.incomplete/notes/*-of-00001")):
+            time.sleep(0.01)
+        os.killpg(process.pid, number)  # as a terminal does
         time.sleep(1)  # the signal comes first, then the end of the file
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err == "stopped by Ctrl-C\n"
-    assert not list((tmp_path / "data" / "folder").iterdir())
+    code, message = STOPPED[number]
+    assert (process.returncode, out) == (code, "")
+    kept = "what is finished is kept: the same command goes on with it\n"
+    assert err == kept + message
+    assert [path.name for path in place.iterdir()] == [".1.0.0.incomplete"]
+    assert run("--dataset=folder", "--verify")[0] == 2  # nobody takes it for whole
+
+
+def test_going_on(run, pictures, monkeypatch):
+    monkeypatch.setattr(writing, "SHARD_BYTES", 1)
+    (pictures / "b" / "5.png").write_bytes(b"no picture")
+    flags = ("--dataset=folder", f"--source={pictures}", "--jobs=1")
+    code, out, err = run(*flags)
+    kept, error = err.splitlines()
+    assert (code, out) == (2, "")
+    assert kept.startswith("what is finished is kept") and "5.png is not" in error
+    code, out, err = run(*flags, "--skip-broken")
+    assert code == 4 and re.match(r"\d images are done, \d to go\n", err)
+    assert re.search(r"\ntrain +4 +1 +0\.0\n", out)
+
+
+def test_many_broken_files(run, pictures):
+    for number in range(25):
+        (pictures / "a" / f"broken{number}.png").write_bytes(b"no picture")
+    flags = ("--dataset=folder", f"--source={pictures}", "--validation-fraction=0")
+    code, out, err = run(*flags, "--skip-broken", "--json")
+    assert code == 4
+    refused = json.loads(out)["refused"]
+    assert len(refused) == 25
+    assert all(entry["file"] in entry["reason"] for entry in refused)
+    live, _, end = err.partition("error: ")
+    assert live.count("refused: /") == 20 and "refused: more, see the end" in live
+    assert end.count("is not an image") == 20
+    assert end.endswith("\n  and 5 more (all of them: --json)\n")
+
+
+def test_no_room(run, pictures, monkeypatch):
+    usage = SimpleNamespace(free=10**5)
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: usage)
+    code, out, err = run("--dataset=folder", f"--source={pictures}")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and "GB are free there: make room" in err
+    assert err.count("\n") == 1
+
+
+def test_several_jobs(run, pictures, tmp_path):
+    flags = ("--dataset=folder", f"--source={pictures}", "--jobs=2")
+    code, _, err = run(*flags)
+    assert (code, err) == (0, "")
+    code, _, err = run(*flags[:2], "--jobs=0")
+    assert code == 2 and "'0' is not a positive whole number" in err
+
+
+def test_verify(run, pictures, tmp_path):
+    run("--dataset=folder", f"--source={pictures}", "--name=reds")
+    flags = ("--dataset=folder", "--name=reds", "--verify")
+    code, out, err = run(*flags)
+    assert (code, err) == (0, "")
+    assert "1.0.0 is whole: counts, hashes and images" in out
+    code, out, _ = run(*flags, "--json")
+    record = json.loads(out)
+    assert code == 0 and record["problems"] == [] and record["dataset"] == "reds"
+    assert sum(record["images"].values()) == 6
+
+    shard = tmp_path / "data/reds/1.0.0/reds-train.array_record-00000-of-00001"
+    shard.unlink()
+    code, out, err = run(*flags, "--json")
+    assert code == 2
+    assert json.loads(out)["problems"] == [f"{shard.name} is missing"]
+    assert (
+        f"is damaged; delete that folder and prepare the dataset again:\n  {shard.name}"
+        in err
+    )
+
+
+def test_verify_an_edition(run, coco):
+    run("--dataset=coco", f"--source={coco}")
+    for kind in ("coco", "coco/2014"):
+        assert run(f"--dataset={kind}", "--verify")[0] == 0
+    code, _, err = run("--dataset=coco/2017", "--verify")
+    assert code == 2 and "'coco/2017' is not prepared" in err
+
+
+@pytest.mark.parametrize("flag", ["--source=.", "--skip-broken", "--split-list=x"])
+def test_verify_needs_the_dataset_alone(run, flag):
+    code, _, err = run("--dataset=folder", "--verify", flag)
+    assert code == 2 and f"{flag.partition('=')[0]} is not for --verify" in err

@@ -22,8 +22,15 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from movq_jax.data.builders.archives import File, find_file, list_files
-from movq_jax.data.builders.listing import Example, Listing
+from movq_jax.data.builders.archives import (
+    File,
+    find_file,
+    is_file,
+    list_files,
+    source_folder,
+    walk,
+)
+from movq_jax.data.builders.listing import Example, Listing, count_notes
 from movq_jax.errors import UserError
 
 _LICENCE = "annotations: CC BY 4.0; images: Flickr terms of use"
@@ -82,7 +89,7 @@ def find(source: str | None = None, edition: str | None = None) -> Listing:
             its validation set is missing, a zip or an annotation file is damaged, or
             the annotations are of other images.
     """
-    root = _root(source, edition)
+    root = source_folder(source, "coco", _how_to_get(edition or DEFAULT_EDITION))
     edition = edition or _edition_in(root)
     found = {part: _images(root, part) for part in EDITIONS[edition]}
     train, validation = EDITIONS[edition]
@@ -90,12 +97,6 @@ def find(source: str | None = None, edition: str | None = None) -> Listing:
         raise UserError(_not_there(root, edition, found))
     parts = [part for part in (train, validation) if found[part][0]]
     notes = []
-    if any(len(found[part][0]) != part.official_count for part in (train, validation)):
-        counts = [
-            f"{part.split} has {len(images):,} of {part.official_count:,} images"
-            for part, (images, _) in found.items()
-        ]
-        notes.append(f"a part of COCO {edition}: {', '.join(counts)}")
     splits = {}
     for part in parts:
         images = found[part][0]
@@ -112,6 +113,7 @@ def find(source: str | None = None, edition: str | None = None) -> Listing:
             )
             for name, path in images.items()
         ]
+    official = {part.split: part.official_count for part in EDITIONS[edition]}
     return Listing(
         description=f"COCO {edition}, https://cocodataset.org ({_LICENCE}).",
         splits=splits,
@@ -121,21 +123,8 @@ def find(source: str | None = None, edition: str | None = None) -> Listing:
             "image/id": tfds.features.Scalar(np.int64),
             "captions": tfds.features.Sequence(tfds.features.Text()),
         },
-        notes=notes,
+        notes=[*count_notes(f"COCO {edition}", official, splits), *notes],
     )
-
-
-def _root(source: str | None, edition: str | None) -> Path:
-    edition = edition or DEFAULT_EDITION
-    if source is None:
-        raise UserError(
-            f"--dataset=coco needs --source=DIR, a folder: {_how_to_get(edition)}"
-        )
-    root = Path(source).expanduser()
-    if root.is_dir():
-        return root
-    problem = "is a file, not a folder" if root.exists() else "does not exist"
-    raise UserError(f"--source={source} {problem}: {_how_to_get(edition)}")
 
 
 def _edition_in(root: Path) -> str:
@@ -155,7 +144,7 @@ def _editions_in(root: Path) -> list[str]:
         edition
         for edition, parts in EDITIONS.items()
         if any(
-            (root / part.folder).is_dir() or (root / part.images_zip).is_file()
+            any(walk(root / part.folder)) or is_file(root / part.images_zip)
             for part in parts
         )
     ]

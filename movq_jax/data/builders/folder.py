@@ -17,20 +17,10 @@ from movq_jax.data.builders.listing import (
     SPLITS,
     Example,
     Listing,
-    hash_of,
 )
+from movq_jax.data.builders.splitting import SPLIT_NAMES, check_fraction, held_out
 from movq_jax.data.images import IMAGE_SUFFIXES
 from movq_jax.errors import UserError
-
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def find(source: str, validation_fraction: float = 0.1) -> Listing:
@@ -46,19 +36,16 @@ def find(source: str, validation_fraction: float = 0.1) -> Listing:
             least goes each way, unless it is 0.
 
     Raises:
-        UserError: there is no such source, or no image in it.
+        UserError: there is no such source, no image in it, or a folder that cannot be
+            read.
     """
-    if not 0 <= validation_fraction < 1:
-        raise UserError(
-            f"the validation fraction is {validation_fraction}: it must be from 0 to "
-            f"below 1"
-        )
+    check_fraction(validation_fraction)
     files, ignored = _find_files(source)
     groups = _group(files)
     if "train" in groups and "validation" not in groups:
-        held_out = _held_out(list(groups["train"]), validation_fraction)
-        if held_out:
-            groups["validation"] = {k: groups["train"].pop(k) for k in held_out}
+        keys = held_out(list(groups["train"]), validation_fraction)
+        if keys:
+            groups["validation"] = {key: groups["train"].pop(key) for key in keys}
     classes = sorted({c for group in groups.values() for c in group.values() if c})
     labels = {name: number for number, name in enumerate(classes)}
     return Listing(
@@ -79,9 +66,15 @@ def find(source: str, validation_fraction: float = 0.1) -> Listing:
 def _find_files(source: str) -> tuple[dict[str, Path], int]:
     """Return the images (key -> path), and how many files were no images by name."""
     path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise UserError(
+            f"--source={source} cannot be read: {error.strerror or error}"
+        ) from error
+    if is_folder:
         root, candidates = path, list(walk(path))
-    elif path.is_file():
+    elif is_file:
         # A list names what it means: nothing of it is left out by its suffix.
         return _with_keys(_read_list(path), path.parent), 0
     elif glob.has_magic(source):
@@ -139,22 +132,18 @@ def _group(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """Return split -> key -> class, '' for none; everything is train by default."""
     parts = {key: PurePosixPath(key).parts for key in files}
     top = {p[0] for p in parts.values() if len(p) > 1}
-    splits_given = top and top <= _SPLIT_NAMES.keys()
+    splits = {name for name in top if name.lower() in SPLIT_NAMES}
+    splits_given = top and top == splits
+    if len({SPLIT_NAMES[name.lower()] for name in splits}) > 1 and not splits_given:
+        raise UserError(
+            f"{' and '.join(sorted(splits))} look like splits, but beside them lies "
+            f"{min(top - splits)}: move it away, or give a source without the splits"
+        )
     groups: dict[str, dict[str, str]] = {}
     for key, (first, *below) in parts.items():
         if splits_given and not below:
             continue  # loose files beside train/ and validation/
-        split = _SPLIT_NAMES[first] if splits_given else "train"
+        split = SPLIT_NAMES[first.lower()] if splits_given else "train"
         folders = below[:-1] if splits_given else [first, *below][:-1]
         groups.setdefault(split, {})[key] = folders[0] if folders else ""
     return groups
-
-
-def _held_out(keys: list[str], fraction: float) -> list[str]:
-    """Choose keys by their own hash; neither none nor all of two or more."""
-    if fraction == 0 or len(keys) < 2:
-        return []
-    ordered = sorted(keys, key=hash_of)
-    limit = fraction * 2**64
-    below = sum(int.from_bytes(hash_of(key)[:8], "big") < limit for key in ordered)
-    return ordered[: min(max(below, 1), len(keys) - 1)]

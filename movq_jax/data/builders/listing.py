@@ -3,12 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import stat
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from movq_jax.data.builders.archives import File, ZipMember
+from movq_jax.data.builders.archives import File
 
 NO_LABEL = -1
 SPLITS = ("train", "validation", "test")
@@ -19,7 +21,7 @@ class Example:
     """One image file.
 
     Attributes:
-        path: where it lies: a path, or a member of a zip.
+        path: where it lies: a path, or a member of an archive.
         key: its name in the dataset, `/` between folders; unique in its split.
         label: number of its class, or `NO_LABEL`.
         extra: value of each further feature of the listing; of types that JSON knows.
@@ -60,8 +62,8 @@ class Listing:
     def fingerprint(self) -> str:
         """Return a hash of names, classes, splits, file sizes and further features.
 
-        The same files give the same hash wherever they lie, also inside a zip; it
-        reads none of them.
+        The same files give the same hash wherever they lie, also inside an archive;
+        it reads none of them.
         """
         content = {
             split: sorted(map(_identity, examples))
@@ -76,13 +78,40 @@ def hash_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
+def file_size(file: File) -> int:
+    """Return how many bytes a file has, without reading it; 0 where there is none."""
+    if not isinstance(file, Path):
+        return file.size
+    try:
+        status = file.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def count_notes(
+    dataset: str, official: Mapping[str, int], splits: Mapping[str, Sequence[Example]]
+) -> list[str]:
+    """Return what to say of splits with other than the published numbers of images.
+
+    Args:
+        dataset: what it is called.
+        official: split -> how many images it has as published.
+        splits: split -> its examples; a split that is not there has none.
+    """
+    found = {split: len(splits.get(split, ())) for split in official}
+    if found == official:
+        return []
+    is_part = all(found[split] <= official[split] for split in official)
+    counts = [
+        f"{split} has {found[split]:,} of {official[split]:,} images"
+        for split in official
+    ]
+    what = "a part of" if is_part else "more than"
+    return [f"{what} {dataset}: {', '.join(counts)}"]
+
+
 def _identity(example: Example) -> tuple:
-    identity = (example.key, example.label, _file_size(example.path))
+    identity = (example.key, example.label, file_size(example.path))
     # Nothing more where there is nothing: datasets prepared before stay the same.
     return (*identity, sorted(example.extra.items())) if example.extra else identity
-
-
-def _file_size(path: File) -> int:
-    if isinstance(path, ZipMember):
-        return path.size
-    return path.stat().st_size if path.is_file() else 0

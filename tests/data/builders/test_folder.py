@@ -176,3 +176,28 @@ def test_sources_that_are_none(make_files):
     }.items():
         with pytest.raises(UserError, match=message):
             folder.find(str(root / source))
+
+
+def test_a_folder_that_cannot_be_read(make_files, monkeypatch):
+    root = make_files("train/a/1.jpg", "train/b/2.jpg")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("train/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"the folder .*train/b: Permission denied"):
+        folder.find(str(root))
+
+
+def test_a_source_inside_a_folder_that_cannot_be_read(make_files, monkeypatch):
+    root = make_files("1.jpg")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(folder.Path, "is_dir", refuse)
+    with pytest.raises(UserError, match=f"source={root} cannot be read: Permission"):
+        folder.find(str(root))

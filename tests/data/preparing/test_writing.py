@@ -1,15 +1,23 @@
+import dataclasses
 import fcntl
+import io
+import json
+import multiprocessing
 import os
+import re
 import shutil
+import struct
+import zlib
 from types import SimpleNamespace
 
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
-from movq_jax.data.builders import folder, writing
-from movq_jax.data.builders.writing import find_prepared, write_dataset
+from movq_jax.data.builders import folder
 from movq_jax.data.images import ImageError
+from movq_jax.data.preparing import writing
+from movq_jax.data.preparing.writing import find_prepared, write_dataset
 from movq_jax.data.sources import open_split
 from movq_jax.errors import UserError
 
@@ -36,7 +44,8 @@ def read(data_dir, name, split):
 
 
 def left_in(data_dir, name):
-    return sorted(path.name for path in (data_dir / name).iterdir())
+    folder = data_dir / name
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def test_files_are_stored_untouched(pictures, tmp_path):
@@ -101,6 +110,98 @@ def test_broken_files_can_be_left_out(pictures, tmp_path):
     assert seen.count(None) == prepared.images["train"] == 2
     assert len(read(tmp_path, "set", "train")) == 2
     assert find_prepared("set", tmp_path, listing) == prepared
+
+
+def save_bomb(path):
+    """Write the beginning of a PNG of 30,000 x 30,000 pixels."""
+    header = struct.pack(">2I5B", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(90_001)))]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data))
+            + name
+            + data
+            + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+    )
+
+
+def test_every_way_of_being_broken(pictures, tmp_path):
+    whole = io.BytesIO()
+    Image.effect_noise((200, 200), 50).save(whole, "JPEG")
+    (pictures / "cut.jpg").write_bytes(whole.getvalue()[: whole.tell() // 2])
+    (pictures / "empty.jpg").touch()
+    (pictures / "text.jpg").write_text("This is a text.")
+    save_bomb(pictures / "bomb.png")
+    reasons = {
+        "cut.jpg": "truncated",
+        "empty.jpg": "is empty",
+        "text.jpg": "is not an image that Pillow reads",
+        "bomb.png": "is too large to decode",
+    }
+    if os.geteuid():  # the administrator reads everything
+        (pictures / "0.jpg").chmod(0)
+        reasons["0.jpg"] = "Permission denied"
+    listing = list_pictures(pictures)
+    prepared = write_dataset(listing, name="set", data_dir=tmp_path, skip_broken=True)
+    refused = {os.path.basename(path): why for path, why in prepared.refused.items()}
+    assert refused.keys() == reasons.keys()
+    for name, why in reasons.items():
+        assert why in refused[name] and str(pictures / name) in refused[name]
+    assert sum(prepared.images.values()) == 16 - len(reasons)
+
+
+def test_a_disk_too_small_for_a_shard(pictures, tmp_path):
+    """The system refuses to let files grow: in a process of its own, for its life."""
+    context = multiprocessing.get_context("spawn")
+    messages = context.SimpleQueue()
+    names = {
+        "listing": list_pictures(pictures),
+        "data_dir": tmp_path,
+        "messages": messages,
+    }
+    process = context.Process(target=exec, args=(WRITE_ON_A_FULL_DISK, names))
+    process.start()
+    process.join()
+    message = messages.get()
+    assert re.search(r"was not written in full \(.*File too large.*\)", message)
+    assert message.endswith("is the disk full?")
+    assert left_in(tmp_path, "set") == []
+
+
+WRITE_ON_A_FULL_DISK = """
+import resource
+from movq_jax.data.preparing.writing import write_dataset
+from movq_jax.errors import UserError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    write_dataset(listing, name="set", data_dir=data_dir)
+except UserError as error:
+    messages.put(str(error))
+else:
+    messages.put("no error")
+"""
+
+
+def test_a_version_without_hashes_is_still_read(pictures, tmp_path):
+    listing = list_pictures(pictures)
+    prepared = write_dataset(listing, name="set", data_dir=tmp_path)
+    assert len(prepared.sha256) == 2
+    manifest = prepared.folder / "prepared.json"
+    content = json.loads(manifest.read_text())
+    del content["sha256"]
+    manifest.write_text(json.dumps(content))
+    found = find_prepared("set", tmp_path, listing)
+    assert found == dataclasses.replace(prepared, sha256={})
+
+
+def test_as_many_processes_as_the_bytes_are_worth(monkeypatch):
+    monkeypatch.setattr(writing, "cores", lambda: 4)
+    sizes = (0, 2**28 - 1, 2**28, 3 * 2**28, 2**40)
+    assert [writing.suitable_jobs(size) for size in sizes] == [1, 1, 1, 3, 4]
 
 
 def test_nothing_but_broken_files(pictures, tmp_path):

@@ -1,0 +1,1 @@
+"""A listing becomes a dataset on disk: in shards, resumable, verified."""
