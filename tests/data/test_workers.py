@@ -148,9 +148,11 @@ def test_what_a_worker_cannot_read_is_told(capfd, monkeypatch):
     assert "No module named 'only_here'" in capfd.readouterr().err
 
 
+# Tests that were started in the background inherit a SIGINT that is ignored.
 SCRIPT = """
-import itertools, operator, sys, time
+import itertools, operator, signal, sys, time
 from movq_jax.data.workers import Workers
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jobs = (((slice(None),), 7) for _ in itertools.count())
 workers = Workers(
     operator.setitem, jobs, (1, 2, 2, 3), num_workers=2, num_threads=2, ahead=2
@@ -183,7 +185,7 @@ def test_a_parent_that_is_killed_leaves_none_behind():
 def test_ctrl_c_is_for_the_parent():
     process, pids = start("while True: next(workers)")
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=60)
     wait_until_gone(pids)
     assert process.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1 and "KeyboardInterrupt" in errors
