@@ -9,8 +9,10 @@ is a config, and no more.
     python -m movq_jax.tools.prepare --dataset=photos
     python -m movq_jax.main --config=configs/dualmovq_photos.py
 
-Number to reach: none measured yet.
-Cost: minutes on 2 CPU cores.
+Number to reach: 26.9 dB PSNR on the 256² middles of the two held-out photographs, 52 %
+and 55 % of the codes in use (one seed); 26.8 dB and SSIM 0.74 on the whole photographs.
+With norm groups of 4 channels, which configs/dualvq_photos.py needs, 25.9 dB.
+Cost: 10 minutes on a CPU core.
 Arguments: `depth0`, `ema` (see `schema.vary_dual`), `tiny` (seconds, to see that
 everything runs).
 """
@@ -24,7 +26,6 @@ def get_config(arg: str = "") -> ConfigDict:
     """Return the config; `arg` may hold any of the arguments, such as 'depth0,ema'."""
     words = read_arg(arg, ["depth0", "ema", "tiny"])
     config = schema.few_photographs(schema.tokenizer_config())
-    config.model.norm_groups = 8  # of 4 channels: 32 would be of one
     config.model.decoder_norm = {"name": "spatial", "init": "identity"}
     config.model.quantizer = {
         "name": "dual",
