@@ -155,17 +155,19 @@ def _measure(jobs: list[tuple[str, int]], args, output: Path, features) -> None:
     data = load_config(CONFIG, [f"data.data_dir={args.data_dir}"]).data
     with pipeline.eval_batches(data, batch_size=32) as batches:
         images = [np.asarray(b["image"])[np.asarray(b["mask"])] for b in batches]
+    originals = features and _statistics(features, images)
     for row, seed in left:
         folder = folders[row, seed]
         result = {"row": row, "seed": seed, "config": _spec(row, args)}
-        result |= _numbers_of(folder, images, features)
+        result |= _numbers_of(folder, images, features, originals)
         _write(folder / "result.json", result)
         print(f"{folder.name}: measured", flush=True)
 
 
-def _numbers_of(folder: Path, images, features) -> dict[str, Any]:
+def _numbers_of(folder: Path, images, features, originals) -> dict[str, Any]:
     """The numbers of a finished run, from its model and what its bundle tells of it."""
     import movq_jax
+    from movq_jax.evaluation.frechet import frechet
     from movq_jax.evaluation.rows import measure
 
     tok = movq_jax.load(folder / "run", micro_batch=32)
@@ -182,7 +184,8 @@ def _numbers_of(folder: Path, images, features) -> dict[str, Any]:
         "bits_per_position": tok.bits_per_position,
         "psnr": float(np.mean([row.psnr for row in rows])),
         "ssim": float(np.mean([row.ssim for row in rows])),
-        "squeezenet_fd": features and _distance(features, images, rebuilt),
+        "squeezenet_fd": features
+        and frechet(_statistics(features, rebuilt), originals),
         "quantisation_mse": values["val/quantisation_mse"],
         "usage": _least(values, "_usage"),
         "perplexity": _least(values, "_perplexity"),
@@ -191,16 +194,14 @@ def _numbers_of(folder: Path, images, features) -> dict[str, Any]:
     }
 
 
-def _distance(features, images, rebuilt) -> float:
-    from movq_jax.evaluation.frechet import FeatureStatistics, frechet
+def _statistics(features, batches) -> Any:
+    from movq_jax.evaluation.frechet import FeatureStatistics
     from movq_jax.evaluation.squeezenet_fd import WIDTH
 
-    both = []
-    for batches in (rebuilt, images):
-        both.append(FeatureStatistics(WIDTH))
-        for batch in batches:
-            both[-1].update(features(batch))
-    return frechet(*both)
+    found = FeatureStatistics(WIDTH)
+    for batch in batches:
+        found.update(features(batch))
+    return found
 
 
 def _table(jobs, args, output: Path) -> None:

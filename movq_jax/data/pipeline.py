@@ -12,16 +12,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import grain
 import numpy as np
 
 from movq_jax.data.order import Order, fold
 from movq_jax.data.refused import Refused
 from movq_jax.data.rows import EvalRows, Images, TrainRows
 from movq_jax.data.settings import Settings, read_settings
+from movq_jax.data.slices import Threads, slice_size
 from movq_jax.data.sources import open_split
 from movq_jax.data.workers import Workers
-from movq_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 # The images of a slice of a batch, and `mask` in evaluation, in training `broken`:
@@ -41,7 +40,7 @@ class Batches(Iterator[Batch]):
         ...     batch = next(batches)
     """
 
-    def __init__(self, slices: "Workers | _Threads", refused: Refused | None = None):
+    def __init__(self, slices: Workers | Threads, refused: Refused | None = None):
         """Make batches of `slices`."""
         self._slices = slices
         self.refused = refused
@@ -96,7 +95,7 @@ def train_batches(
             an image cannot be used.
     """
     settings = read_settings(data_config)
-    slices = _TrainSlices(settings, seed, _slice_size(batch_size, process_count))
+    slices = _TrainSlices(settings, seed, slice_size(batch_size, process_count))
     first = start * process_count + process_index
     if settings.num_workers:
         made = Workers(
@@ -108,7 +107,7 @@ def train_batches(
             ahead=settings.prefetch,
         )
     else:
-        made = _Threads(slices, slice(first, None, process_count), settings)
+        made = _threads(slices, slice(first, None, process_count), settings)
     return Batches(made, Refused(slices.images))
 
 
@@ -117,7 +116,7 @@ def batch_at(
 ) -> Batch:
     """Return the global training batch n: {'image': uint8 [batch_size, S, S, 3]}."""
     settings = read_settings(data_config)
-    image, _ = _TrainSlices(settings, seed, _slice_size(batch_size, 1))[n]
+    image, _ = _TrainSlices(settings, seed, slice_size(batch_size, 1))[n]
     return {"image": image}
 
 
@@ -155,10 +154,10 @@ def eval_batches(
     images = Images(source, keep=settings.decode_once)
     count = len(images) if num_examples is None else min(num_examples, len(images))
     rows = EvalRows(images, settings.eval, count)
-    slices = _EvalSlices(rows, _slice_size(batch_size, process_count))
+    slices = _EvalSlices(rows, slice_size(batch_size, process_count))
     # Whole global batches: a process whose slice is all padding yields it too.
     end = -(-count // batch_size) * process_count
-    return Batches(_Threads(slices, slice(process_index, end, process_count), settings))
+    return Batches(_threads(slices, slice(process_index, end, process_count), settings))
 
 
 class _TrainSlices:
@@ -207,32 +206,7 @@ class _EvalSlices:
         return image, self._rows.fill(image, number * self._shape[0])
 
 
-class _Threads(Iterator[Slice]):
-    """Slices made ahead by threads of this process."""
-
-    process_seconds = 0.0
-
-    def __init__(self, slices: Sequence[Slice], of: slice, settings: Settings):
-        """Iterate over those that `of` selects."""
-        options = grain.ReadOptions(
-            num_threads=settings.num_threads,
-            prefetch_buffer_size=settings.prefetch if settings.num_threads else 0,
-        )
-        selected = grain.MapDataset.source(slices)[of]
-        self._iterator = iter(selected.to_iter_dataset(options))
-
-    def __next__(self) -> Slice:
-        return next(self._iterator)
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._iterator.close()
-
-
-def _slice_size(batch_size: int, process_count: int) -> int:
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"a batch of {batch_size} cannot be cut into {process_count} equal parts: "
-            f"choose a multiple of the number of processes"
-        )
-    return batch_size // process_count
+def _threads(slices: Sequence[Slice], of: slice, settings: Settings) -> Threads:
+    return Threads(
+        slices, of, num_threads=settings.num_threads, ahead=settings.prefetch
+    )

@@ -6,13 +6,13 @@ time that was used.
 
 import dataclasses
 import itertools
-import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from movq_jax.cores import usable_cores
 from movq_jax.data import pipeline
 from movq_jax.data.images import decode_image
 from movq_jax.data.settings import read_settings
@@ -100,13 +100,6 @@ def input_table(record: Mapping[str, Any]) -> str:
         share = ""  # the pipeline decodes less than all of it
     lines.append(f"{share}{record['cores']} cores, shared with whatever else runs")
     return "\n".join(lines)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)

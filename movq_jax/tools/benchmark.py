@@ -76,7 +76,7 @@ def _measure_model(
     # at once.
     import jax
 
-    from movq_jax.measuring.input import usable_cores
+    from movq_jax.cores import usable_cores
     from movq_jax.measuring.model import measure_model
     from movq_jax.measuring.timing import Limits
 
@@ -140,7 +140,7 @@ def _read_config(
             "one, or --dataset for the input pipeline alone"
         )
     else:
-        from movq_jax.measuring.input import usable_cores
+        from movq_jax.cores import usable_cores
 
         config = tokenizer_config()
         config.data.train.resize = {"name": "none"}

@@ -8,19 +8,22 @@ act on, and ends in::
 """
 
 import argparse
+import contextlib
 import io
 import json
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from movq_jax.atomic import check_writable, write_text
-from movq_jax.errors import EXIT_DONE, MovqError, UserError
+from movq_jax.errors import EXIT_DONE, MovqError, Preempted, UserError
 from movq_jax.families import closest
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell counts
@@ -53,6 +56,33 @@ def run(main: Callable[..., Any], argv: Sequence[str] | None = None) -> int:
     except SystemExit as request:  # --help and --version
         return request.code if isinstance(request.code, int) else EXIT_DONE
     return EXIT_DONE
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; like KeyboardInterrupt, no error that a file could cause."""
+
+
+@contextlib.contextmanager
+def sigterm_stops(message: str) -> Iterator[None]:
+    """Stop at SIGTERM as at Ctrl-C.
+
+    Raises:
+        Preempted: it came; with this message.
+    """
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread gets signals
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except _Terminated as error:
+        raise Preempted(message) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

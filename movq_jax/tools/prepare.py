@@ -21,10 +21,8 @@ the files must lie, when --source is left out. Archives are read without being u
 import argparse
 import contextlib
 import inspect
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from movq_jax.data.builders import BUILDERS
@@ -35,7 +33,7 @@ from movq_jax.data.preparing.verifying import Verified, verify_dataset
 from movq_jax.data.preparing.working_folder import Busy
 from movq_jax.data.preparing.writing import find_prepared, unfinished, write_dataset
 from movq_jax.data.sources import resolve_data_dir
-from movq_jax.errors import InputsRefused, Preempted, UserError
+from movq_jax.errors import InputsRefused, UserError
 from movq_jax.progress import Progress
 from movq_jax.tools import command
 
@@ -59,34 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name in BUILDERS and name != kind:
         raise UserError(f"--name={name} is what another kind of dataset is called")
     data_dir = resolve_data_dir(args.data_dir)
-    with _sigterm_stops():
+    with command.sigterm_stops("stopped by SIGTERM: start the same command again"):
         if args.verify:
             _verify(args, f"{name}/{edition}" if edition else name, data_dir)
         else:
             _prepare(args, name, data_dir)
-
-
-class _Terminated(BaseException):
-    """SIGTERM came; like KeyboardInterrupt, no error that a file could cause."""
-
-
-@contextlib.contextmanager
-def _sigterm_stops() -> Iterator[None]:
-    """Stop at SIGTERM as at Ctrl-C."""
-
-    def stop(*_: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread gets signals
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except _Terminated as error:
-        raise Preempted("stopped by SIGTERM: start the same command again") from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _prepare(args: argparse.Namespace, name: str, data_dir: Path) -> None:

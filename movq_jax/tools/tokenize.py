@@ -20,9 +20,7 @@ import argparse
 import contextlib
 import dataclasses
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +31,7 @@ import numpy as np
 import movq_jax
 from movq_jax.atomic import check_writable
 from movq_jax.data.codes import MAX_MICRO_BATCH
-from movq_jax.errors import InputsRefused, Preempted, UserError
+from movq_jax.errors import InputsRefused, UserError
 from movq_jax.tools import command, image_data
 from movq_jax.tools.feeding import load_tokenizer
 
@@ -206,21 +204,12 @@ def _named(step: Any, family: Mapping[str, Any]) -> dict[str, Any]:
 def _stoppable(folder: Path) -> Iterator[None]:
     """Leave in good order when the machine is wanted back, or at Ctrl-C."""
     goes_on = "finished shards are kept, the same command goes on"
-
-    def stop(number: int, frame: Any) -> None:
-        raise Preempted(f"stopped while {folder} was written: {goes_on}")
-
-    # Python lets no other thread have handlers.
-    main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if main_thread else None
     try:
-        yield
+        with command.sigterm_stops(f"stopped while {folder} was written: {goes_on}"):
+            yield
     except KeyboardInterrupt:
         print(goes_on, file=sys.stderr)
         raise
-    finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _verify(args: argparse.Namespace) -> None:

@@ -4,13 +4,13 @@ import collections
 import concurrent.futures
 import contextlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from movq_jax.cores import usable_cores
 from movq_jax.data.images import decode_image
 from movq_jax.data.sources import Source
 from movq_jax.data.tokens.manifest import Refused
@@ -111,7 +111,7 @@ def _read_ahead(
     source: Source, transform: Transform, numbers: Sequence[int], *, ahead: int
 ) -> Iterator[Example]:
     """Yield the examples in order, while threads read and decode the next ones."""
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         waiting: collections.deque = collections.deque()
         try:

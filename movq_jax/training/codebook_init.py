@@ -17,8 +17,8 @@ from movq_jax import families
 from movq_jax.models.pixels import from_uint8
 from movq_jax.models.quantizers.search import nearest_code
 from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
+from movq_jax.randomness import named_key
 from movq_jax.training.codebooks import ruled_books
-from movq_jax.training.randomness import named_key
 
 STEPS = (0,)  # before these training steps, where the config names none
 

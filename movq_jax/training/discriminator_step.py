@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from movq_jax import families
 from movq_jax.models.discriminators import DISCRIMINATORS
+from movq_jax.randomness import named_key
 from movq_jax.training.augmentation import make_augment
 from movq_jax.training.losses import adversarial_loss
 from movq_jax.training.optimizers import make_optimizer
-from movq_jax.training.randomness import named_key
 from movq_jax.training.regularizers import (
     lecam_penalty,
     lecam_start,

@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 
 from movq_jax import families
 from movq_jax.models.tokenizer import build_tokenizer
+from movq_jax.randomness import named_key
 from movq_jax.training.discriminator_step import adversarial_term
 from movq_jax.training.losses import RECONSTRUCTION_LOSSES
 from movq_jax.training.perceptual import make_perceptual
-from movq_jax.training.randomness import named_key
 from movq_jax.training.seam import generator_gradients
 from movq_jax.training.state import TrainState
 

@@ -24,6 +24,7 @@ from movq_jax.models.pixels import from_uint8, to_uint8
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import FOLDER as BUNDLE_FOLDER
 from movq_jax.pretrained.bundle import write_bundle
+from movq_jax.randomness import named_key
 from movq_jax.training import codebook_init, codebooks
 from movq_jax.training.accumulation import accumulate
 from movq_jax.training.checks import check as check  # the loop asks for it here
@@ -40,7 +41,6 @@ from movq_jax.training.generator_step import (
 from movq_jax.training.metrics import Metrics, average
 from movq_jax.training.optimizers import make_optimizer
 from movq_jax.training.perceptual import make_perceptual
-from movq_jax.training.randomness import named_key
 from movq_jax.training.state import TrainState, advance, ema_update
 
 Batch = dict[str, jax.Array]  # image: uint8 [B, H, W, 3]; mask: bool [B] in evaluation

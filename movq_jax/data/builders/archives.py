@@ -6,6 +6,7 @@ where there is none (or an empty one), what lies below that name in `train2017.z
 """
 
 import dataclasses
+import functools
 import os
 import tarfile
 import zipfile
@@ -144,14 +145,21 @@ def list_zip(path: Path) -> dict[str, ZipMember]:
         UserError: the zip cannot be read, or is not whole.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
+        status = path.stat()
+        return dict(_zip_members(path, status.st_size, status.st_mtime_ns))
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole zip file ({error}): download it again"
         ) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@functools.lru_cache(maxsize=2)
+def _zip_members(path: Path, size: int, changed: int) -> dict[str, ZipMember]:
+    """Read the list of members once, though each split asks for it."""
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
     return {
         info.filename: ZipMember(
             path=path,

@@ -8,7 +8,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,9 +16,11 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
+from movq_jax.cores import usable_cores
+from movq_jax.data.checksums import file_sha256
 from movq_jax.data.images import ImageError, decode_image
 from movq_jax.data.preparing.prepared import MANIFEST, Prepared, read_manifest
-from movq_jax.data.preparing.workers import cores, run_tasks
+from movq_jax.data.preparing.workers import run_tasks
 from movq_jax.data.preparing.writing import suitable_jobs
 from movq_jax.data.sources import count_records, find_dataset
 from movq_jax.errors import UserError
@@ -92,7 +93,7 @@ def verify_dataset(
     on_start(sum(file.records for file in tasks))
     size = {name: split.num_bytes for name, split in info.splits.items()}
     jobs = max(1, min(jobs or suitable_jobs(sum(size.values())), len(tasks)))
-    verify = functools.partial(_verify_file, threads=max(1, cores() // jobs))
+    verify = functools.partial(_verify_file, threads=max(1, usable_cores() // jobs))
     found = run_tasks(verify, tasks, jobs=jobs, on_item=on_image, folder=folder)
     problems = _disagreements(info, prepared, folder)
     return Verified(
@@ -199,7 +200,6 @@ def _problem(records: Sequence[bytes], shard: str, index: int) -> str | None:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return None

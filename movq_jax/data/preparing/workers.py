@@ -20,13 +20,6 @@ from movq_jax.errors import UserError
 _ITEM, _RESULT, _ERROR = "item", "result", "error"
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def run_tasks(
     function: Callable[[Any, Callable[[Any], None]], Any],
     tasks: Sequence[Any],

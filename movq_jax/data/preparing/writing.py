@@ -14,7 +14,6 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import hashlib
 import io
 import os
 import re
@@ -26,7 +25,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
+from movq_jax.cores import usable_cores
 from movq_jax.data.builders.listing import Example, Listing
+from movq_jax.data.checksums import file_sha256
 from movq_jax.data.images import ImageError, decode_image
 from movq_jax.data.preparing.prepared import (
     VERSION,
@@ -45,7 +46,7 @@ from movq_jax.data.preparing.shards import (
     read_note,
     sync,
 )
-from movq_jax.data.preparing.workers import cores, run_tasks
+from movq_jax.data.preparing.workers import run_tasks
 from movq_jax.data.preparing.working_folder import working_folder, working_folder_of
 from movq_jax.data.sources import METADATA, count_records
 from movq_jax.errors import UserError
@@ -157,7 +158,7 @@ def write_dataset(
             work=work,
             features=features,
             skip_broken=skip_broken,
-            threads=max(1, cores() // max(1, min(jobs, len(to_do)))),
+            threads=max(1, usable_cores() // max(1, min(jobs, len(to_do)))),
         )
         notes = run_tasks(write, to_do, jobs=jobs, on_item=on_image, folder=work)
         finished |= {s.file_name: note for s, note in zip(to_do, notes, strict=True)}
@@ -168,7 +169,7 @@ def write_dataset(
 
 def suitable_jobs(size: int) -> int:
     """Return how many processes `size` bytes of images are worth."""
-    return max(1, min(cores(), size // SHARD_BYTES))
+    return max(1, min(usable_cores(), size // SHARD_BYTES))
 
 
 def _place(name: str, data_dir: Path, listing: Listing) -> Path:
@@ -279,8 +280,7 @@ def _finish(
 ) -> Finished:
     """Give a shard that is whole its name, and return what is in it."""
     sync(part)
-    with part.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = file_sha256(part)
     file_size = part.stat().st_size
     part.replace(path)
     sync(path.parent)

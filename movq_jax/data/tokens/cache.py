@@ -16,15 +16,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import grain
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Int32
 
+from movq_jax.data.checksums import file_sha256
 from movq_jax.data.order import Order, fold
+from movq_jax.data.slices import Threads, slice_size
 from movq_jax.data.tokens.manifest import MANIFEST, Manifest, read_manifest
 from movq_jax.data.tokens.plan import PLAN, read_plan
-from movq_jax.data.tokens.shards import file_sha256, is_whole, missing_shards
+from movq_jax.data.tokens.shards import is_whole, missing_shards
 from movq_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -171,31 +172,6 @@ class TokenCache:
         )
 
 
-class TokenBatches(Iterator[Batch]):
-    """An iterator over batches that threads make ahead; close it when done."""
-
-    def __init__(self, batches: Sequence[Batch], of: slice, num_threads: int) -> None:
-        """Iterate over the batches that `of` selects."""
-        options = grain.ReadOptions(
-            num_threads=num_threads, prefetch_buffer_size=4 * num_threads
-        )
-        selected = grain.MapDataset.source(batches)[of]
-        self._iterator = iter(selected.to_iter_dataset(options))
-
-    def __next__(self) -> Batch:
-        return next(self._iterator)
-
-    def close(self) -> None:
-        """Stop the threads; the iterator cannot be used after that."""
-        self._iterator.close()
-
-    def __enter__(self) -> "TokenBatches":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
 def token_batches(
     folder: str | os.PathLike,
     *,
@@ -206,7 +182,7 @@ def token_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 1,
-) -> TokenBatches:
+) -> Threads:
     """Yield the training batches of a cache from number `start` on, without end.
 
     Each epoch has each image once, in an order of its own; where the cache has the
@@ -229,16 +205,13 @@ def token_batches(
     Raises:
         UserError: the cache cannot be used, or is another tokenizer's.
     """
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"a batch of {batch_size} cannot be cut into {process_count} equal parts: "
-            f"choose a multiple of the number of processes"
-        )
+    size = slice_size(batch_size, process_count)
     cache = TokenCache.open(folder)
     cache.check_fits(fingerprint)
-    slices = _Slices(cache, seed, batch_size // process_count)
+    slices = _Slices(cache, seed, size)
     first = start * process_count + process_index
-    return TokenBatches(slices, slice(first, None, process_count), num_threads)
+    of = slice(first, None, process_count)
+    return Threads(slices, of, num_threads=num_threads, ahead=4 * num_threads)
 
 
 class _Slices(Sequence[Batch]):

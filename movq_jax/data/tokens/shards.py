@@ -13,7 +13,6 @@ plan and those JSON files alone.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from movq_jax.atomic import is_left_over, own_name, write_text
+from movq_jax.data.checksums import file_sha256
 from movq_jax.data.sources import count_records
 from movq_jax.data.tokens.manifest import (
     MANIFEST,
@@ -36,7 +36,6 @@ from movq_jax.errors import UserError
 
 # Records are read one by one and at random, and indices hardly shrink.
 _OPTIONS = "group_size:1,uncompressed"
-_CHUNK = 2**22
 
 
 def find_plan(folder: Path) -> Plan | None:
@@ -172,15 +171,6 @@ def is_whole(path: Path, shard: Shard) -> bool:
     if not path.is_file() or path.stat().st_size != shard.bytes:
         return False
     return not shard.records or count_records(path) == shard.records
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, as 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _finished(

@@ -199,7 +199,7 @@ def test_a_version_without_hashes_is_still_read(pictures, tmp_path):
 
 
 def test_as_many_processes_as_the_bytes_are_worth(monkeypatch):
-    monkeypatch.setattr(writing, "cores", lambda: 4)
+    monkeypatch.setattr(writing, "usable_cores", lambda: 4)
     sizes = (0, 2**28 - 1, 2**28, 3 * 2**28, 2**40)
     assert [writing.suitable_jobs(size) for size in sizes] == [1, 1, 1, 3, 4]
 
