@@ -5,6 +5,7 @@ where it is. A builder asks for `train2017/`, which is the folder of that name o
 where there is none (or an empty one), what lies below that name in `train2017.zip`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -282,8 +283,24 @@ def is_file(path: Path) -> bool:
     Raises:
         UserError: its folder cannot be read.
     """
-    try:
+    with _readable(path):
         return path.is_file()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder.
+
+    Raises:
+        UserError: the folder that it would lie in cannot be read.
+    """
+    with _readable(path):
+        return path.is_dir()
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 

@@ -32,6 +32,8 @@ from movq_jax.data.builders.archives import (
     File,
     files_below,
     find_file,
+    is_file,
+    is_folder,
     list_files,
     source_folder,
 )
@@ -126,7 +128,7 @@ def find_folders(source: str | None = None) -> Listing:
     """
     root = source_folder(source, "celebahq/folders", _HOW_TO_LAY_OUT)
     place = next(
-        (root / p for p in _SPLIT_PLACES if (root / p / "train").is_dir()), None
+        (root / p for p in _SPLIT_PLACES if is_folder(root / p / "train")), None
     )
     listing = None if place is None else folder.find(str(place), 0)
     if listing is None or listing.splits.keys() in ({"train"}, {"test"}):
@@ -180,7 +182,7 @@ def _images(root: Path) -> tuple[dict[int, tuple[str, File]], int, list[str]]:
     notes = [
         f"{place} is taken; --source={root / other} takes the images there"
         for other in _PLACES
-        if place not in (root, root / other) and (root / other).is_dir()
+        if place not in (root, root / other) and is_folder(root / other)
     ]
     if 0 not in images and (IMAGES in images or place.name == _FROM_ONE):
         images = {number - 1: image for number, image in images.items()}
@@ -199,7 +201,7 @@ def _read_mapping(root: Path) -> dict[int, int]:
     file = find_file(root, f"{_MASK}/{_MAPPING}", f"{_MASK}.zip") or find_file(
         root, _MAPPING, ""
     )
-    if file is None and (root.parent / _MAPPING).is_file():
+    if file is None and is_file(root.parent / _MAPPING):
         file = root.parent / _MAPPING  # the source is the folder of the images itself
     if file is None:
         raise UserError(

@@ -3,19 +3,19 @@
     train2017/000000000009.jpg             or in  train2017.zip
     val2017/000000000139.jpg                      val2017.zip
     annotations/captions_train2017.json           annotations_trainval2017.zip
+    annotations/instances_train2017.json
 
 and the same with 2014, where images are called COCO_train2014_000000000009.jpg. The
-captions are optional; a part of the images is a dataset, too, and a note says that it
-is one.
+annotations are optional; a part of the images is a dataset, too, and a note says that
+it is one.
 
 Lin et al., Microsoft COCO: Common Objects in Context, 2014, https://cocodataset.org.
 Annotations: CC BY 4.0. Images: of Flickr, under its terms of use.
 """
 
 import dataclasses
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ import tensorflow_datasets as tfds
 
 from movq_jax.data.builders.archives import (
     File,
-    find_file,
     is_file,
     list_files,
     source_folder,
     walk,
+)
+from movq_jax.data.builders.coco_annotations import (
+    Annotations,
+    read_captions,
+    read_labels,
 )
 from movq_jax.data.builders.listing import Example, Listing, count_notes
 from movq_jax.errors import UserError
@@ -50,10 +54,6 @@ class _Part:
     def images_zip(self) -> str:
         return f"{self.folder}.zip"
 
-    @property
-    def captions(self) -> str:
-        return f"annotations/captions_{self.folder}.json"
-
 
 def _parts(year: str, prefix: str, train: int, val: int) -> tuple[_Part, _Part]:
     def part(split: str, folder: str, count: int) -> _Part:
@@ -74,11 +74,12 @@ DEFAULT_EDITION = "2017"
 
 
 def find(source: str | None = None, edition: str | None = None) -> Listing:
-    """List the images of COCO with their captions, without opening any of them.
+    """List the images of COCO with what is told of them, without opening any.
 
-    Records have `image/id`, the official number, and `captions`, empty where the
-    annotations are not there. A source without train images is a dataset with a
-    validation split only.
+    Records have `image/id`, the official number, `captions`, and `labels`, those of the
+    kinds of objects in the image; both are empty where the annotations are not there.
+    There is no `label`, as an image has no single one. A source without train images is
+    a dataset with a validation split only.
 
     Args:
         source: the folder with the official folders, or with the zips.
@@ -96,21 +97,14 @@ def find(source: str | None = None, edition: str | None = None) -> Listing:
     if not found[validation][0]:
         raise UserError(_not_there(root, edition, found))
     parts = [part for part in (train, validation) if found[part][0]]
-    notes = []
-    splits = {}
+    told, notes, splits = [], [], {}
     for part in parts:
         images = found[part][0]
-        captions, caption_notes = _captions(root, part, images)
-        notes += caption_notes
+        of_part, part_notes = _annotations(root, part, images)
+        told.append(of_part)
+        notes += part_notes
         splits[part.split] = [
-            Example(
-                path=path,
-                key=name,
-                extra={
-                    "image/id": int(part.image_name.fullmatch(name)[1]),
-                    "captions": captions.get(name, []),
-                },
-            )
+            Example(path=path, key=name, extra=_extra(part, name, of_part))
             for name, path in images.items()
         ]
     official = {part.split: part.official_count for part in EDITIONS[edition]}
@@ -119,12 +113,31 @@ def find(source: str | None = None, edition: str | None = None) -> Listing:
         splits=splits,
         ignored=sum(ignored for _, ignored in found.values()),
         config=edition,
-        features={
-            "image/id": tfds.features.Scalar(np.int64),
-            "captions": tfds.features.Sequence(tfds.features.Text()),
-        },
+        features=_features(_label_names(told)),
         notes=[*count_notes(f"COCO {edition}", official, splits), *notes],
     )
+
+
+def _extra(
+    part: _Part, name: str, told: Mapping[str, Annotations | None]
+) -> dict[str, Any]:
+    """Return the further features of an image."""
+    return {
+        "image/id": int(part.image_name.fullmatch(name)[1]),
+        **{
+            what: list(annotations.of.get(name, ())) if annotations else []
+            for what, annotations in told.items()
+        },
+    }
+
+
+def _features(names: Sequence[str]) -> dict[str, tfds.features.FeatureConnector]:
+    label = tfds.features.ClassLabel(names=names) if names else np.int64
+    return {
+        "image/id": tfds.features.Scalar(np.int64),
+        "captions": tfds.features.Sequence(tfds.features.Text()),
+        "labels": tfds.features.Sequence(label),
+    }
 
 
 def _edition_in(root: Path) -> str:
@@ -164,59 +177,34 @@ def _images(root: Path, part: _Part) -> tuple[dict[str, File], int]:
     return images, len(files) - len(images)
 
 
-def _captions(
+def _annotations(
     root: Path, part: _Part, images: Mapping[str, File]
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Return name of an image -> its captions, and what to tell of them."""
-    file = find_file(root, part.captions, part.annotations_zip)
-    if file is None:
-        return {}, [f"no {part.captions}: the images of {part.split} have no captions"]
-    captions = _read_captions(file)
-    missing = captions.keys() - images.keys()
-    if not missing:
-        return captions, []
-    problem = (
-        f"{file} names {len(missing):,} images that are not in {part.folder}, such as "
-        f"{min(missing)}"
-    )
-    if len(missing) == len(captions):
+) -> tuple[dict[str, Annotations | None], list[str]]:
+    """Return captions and labels of a part's images, and what to tell of them."""
+    place = root, part.folder, part.annotations_zip, images
+    told = {"captions": read_captions(*place), "labels": read_labels(*place)}
+    notes = []
+    for what, annotations in told.items():
+        if annotations is None:
+            file = {"captions": "captions", "labels": "instances"}[what]
+            notes.append(
+                f"no annotations/{file}_{part.folder}.json: the images of "
+                f"{part.split} have no {what}"
+            )
+        else:
+            notes += annotations.notes
+    return told, notes
+
+
+def _label_names(told: Sequence[Mapping[str, Annotations | None]]) -> tuple[str, ...]:
+    """Return the names of the labels, which all parts have in common."""
+    names = {part["labels"].names for part in told if part["labels"] is not None}
+    if len(names) > 1:
         raise UserError(
-            f"{problem}, and none that is: use the annotations of the same images, or "
-            f"remove the file to go without captions"
+            "the annotations of train and validation images have other categories: "
+            "use the files of one download"
         )
-    return captions, [f"{problem}: their captions are left out"]
-
-
-def _read_captions(file: File) -> dict[str, list[str]]:
-    """Return name -> captions of all images that an annotation file names."""
-    try:
-        content = json.loads(file.read_bytes())
-        names = {
-            _typed(image["id"], int): _typed(image["file_name"], str)
-            for image in content["images"]
-        }
-        captions: dict[str, list[str]] = {name: [] for name in names.values()}
-        for annotation in content["annotations"]:
-            number, caption = annotation["image_id"], annotation["caption"]
-            if number not in names:
-                raise ValueError(f"a caption of image {number}, which is not listed")
-            captions[names[number]].append(_typed(caption, str))
-    except KeyError as error:
-        problem = f"there is no {error}"
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        problem = str(error)
-    else:
-        return captions
-    raise UserError(
-        f"{file} is not a whole file of COCO's captions ({problem}): download it "
-        f"again, or remove it to go without captions"
-    )
-
-
-def _typed(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} where {kind.__name__} is expected")
-    return value
+    return next(iter(names), ())
 
 
 def _not_there(root: Path, edition: str, found: Mapping[_Part, Any]) -> str:
@@ -244,8 +232,8 @@ def _not_there(root: Path, edition: str, found: Mapping[_Part, Any]) -> str:
 def _how_to_get(edition: str) -> str:
     train, validation = EDITIONS[edition]
     return (
-        f"get {train.images_zip}, {validation.images_zip} and, for the captions, "
-        f"{train.annotations_zip} from https://cocodataset.org/#download ({_LICENCE}), "
-        f"and put them into one folder as they are, or unpacked to {train.folder}/, "
-        f"{validation.folder}/ and annotations/"
+        f"get {train.images_zip}, {validation.images_zip} and, for captions and "
+        f"labels, {train.annotations_zip} from https://cocodataset.org/#download "
+        f"({_LICENCE}), and put them into one folder as they are, or unpacked to "
+        f"{train.folder}/, {validation.folder}/ and annotations/"
     )

@@ -25,6 +25,8 @@ from pathlib import Path
 from movq_jax.data.builders.archives import (
     File,
     files_below,
+    is_file,
+    is_folder,
     list_files,
     list_zip,
     source_folder,
@@ -116,13 +118,13 @@ def _images(root: Path) -> tuple[dict[int, tuple[str, File]], int, list[str]]:
     there = [
         size
         for size in _SIZES
-        if (root / size).is_dir() or (root / f"{size}.zip").is_file()
+        if is_folder(root / size) or is_file(root / f"{size}.zip")
     ]
     notes = [
         f"{root} has {there[0]}, which is taken, and {size}: --source={root / size} "
         f"takes that"
         for size in there[1:]
-        if (root / size).is_dir()
+        if is_folder(root / size)
     ]
     if there:
         place, files = root / there[0], _of_size(root, there[0])
@@ -145,7 +147,7 @@ def _images(root: Path) -> tuple[dict[int, tuple[str, File]], int, list[str]]:
 
 def _of_size(root: Path, size: str) -> dict[str, File]:
     files = list_files(root, size, f"{size}.zip")
-    if not files and (root / f"{size}.zip").is_file():
+    if not files and is_file(root / f"{size}.zip"):
         # Some zips of the images do not have that folder in them.
         files = dict(list_zip(root / f"{size}.zip"))
     return files

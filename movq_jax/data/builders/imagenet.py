@@ -21,13 +21,15 @@ access.
 import functools
 import importlib.resources
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from movq_jax.data.builders.archives import (
     File,
     ZipMember,
     files_below,
+    is_file,
+    is_folder,
     list_files,
     list_tar,
     source_folder,
@@ -81,8 +83,19 @@ def find(source: str | None = None) -> Listing:
         splits=splits,
         classes=list(_classes()),
         ignored=train_ignored + validation_ignored,
-        notes=count_notes("ImageNet", OFFICIAL, splits),
+        notes=count_notes("ImageNet", OFFICIAL, splits) + _hidden_tar(root, splits),
     )
+
+
+def _hidden_tar(root: Path, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Tell of a tar that a folder with a part of it keeps from being read."""
+    short = len(splits.get("train", ())) < OFFICIAL["train"]
+    if short and is_folder(root / "train") and is_file(root / _TRAIN_TAR):
+        return [
+            f"{root / 'train'} is taken, and {_TRAIN_TAR} beside it is not: move the "
+            f"folder away to take the tar"
+        ]
+    return []
 
 
 def _train(root: Path) -> tuple[list[Example], int]:
@@ -90,7 +103,7 @@ def _train(root: Path) -> tuple[list[Example], int]:
     files = _extracted(root, "train")
     if files:
         place = "train"
-    elif (root / _TRAIN_TAR).is_file():
+    elif is_file(root / _TRAIN_TAR):
         place, files = _TRAIN_TAR, dict(list_tar(root / _TRAIN_TAR))
     else:
         return [], 0
@@ -137,7 +150,7 @@ def _validation(root: Path) -> tuple[list[Example], int]:
     files = _extracted(root, "val") or _extracted(root, "validation")
     place = "val"
     if not files:
-        if not (root / _VALIDATION_TAR).is_file():
+        if not is_file(root / _VALIDATION_TAR):
             return [], 0
         place, files = _VALIDATION_TAR, dict(list_tar(root / _VALIDATION_TAR))
     labels = _validation_labels()

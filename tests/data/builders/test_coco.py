@@ -22,8 +22,16 @@ def image_name(part, number):
     return f"{prefix}{number:012}.jpg"
 
 
+# The official ids have gaps, and nothing says that they are in order.
+CATEGORIES = [(90, "toothbrush"), (1, "person"), (3, "car")]
+
+
 def captions_file(root, part):
     return root / "annotations" / f"captions_{part}.json"
+
+
+def instances_file(root, part):
+    return root / "annotations" / f"instances_{part}.json"
 
 
 def write_layout(root, year):
@@ -47,6 +55,13 @@ def write_layout(root, year):
         content = {"images": images, "annotations": annotations, "info": {}}
         captions_file(root, part).parent.mkdir(exist_ok=True)
         captions_file(root, part).write_text(json.dumps(content))
+        content["annotations"] = [
+            {"image_id": image["id"], "category_id": category, "iscrowd": 0}
+            for image in images[1:]
+            for category in (CATEGORIES[image["id"] % 3][0], 3, 3)
+        ]
+        content["categories"] = [{"id": i, "name": name} for i, name in CATEGORIES]
+        instances_file(root, part).write_text(json.dumps(content))
     return root
 
 
@@ -99,6 +114,11 @@ def test_both_editions(tmp_path, year):
             captions = [caption.decode() for caption in record["captions"]]
             expected = [] if number == first else [f"{n}, {number}é.\n" for n in (0, 1)]
             assert captions == expected
+            others = {0: 2, 1: 0, 2: 1}  # ranks of the categories' ids
+            labels = [] if number == first else sorted({others[number % 3], 1})
+            assert list(record["labels"]) == labels
+        names = tfds.builder_from_directory(prepared.folder).info.features["labels"]
+        assert names.feature.names == ["person", "car", "toothbrush"]
 
 
 @pytest.mark.parametrize("year", ["2014", "2017"])
@@ -158,14 +178,15 @@ def test_without_annotations(layout, tmp_path):
     shutil.rmtree(layout / "annotations")
     listing = coco.find(str(layout))
     assert listing.notes[1:] == [
-        f"no annotations/captions_{part}2017.json: the images of {split} have no "
-        f"captions"
+        f"no annotations/{file}_{part}2017.json: the images of {split} have no {what}"
         for part, split in (("train", "train"), ("val", "validation"))
+        for file, what in (("captions", "captions"), ("instances", "labels"))
     ]
     write_dataset(listing, name="coco", data_dir=tmp_path)
     stored = records(tmp_path, "train")
     assert len(stored) == 5
-    assert all(len(record["captions"]) == 0 for record in stored.values())
+    for what in ("captions", "labels"):
+        assert all(len(record[what]) == 0 for record in stored.values())
 
 
 def test_other_files_are_counted(layout):
@@ -197,7 +218,7 @@ def test_without_validation_images(layout):
         coco.find(str(layout))
     assert str(caught.value) == (
         f"{layout} has train2017, but no images in val2017 or val2017.zip: get "
-        f"train2017.zip, val2017.zip and, for the captions, "
+        f"train2017.zip, val2017.zip and, for captions and labels, "
         f"annotations_trainval2017.zip from https://cocodataset.org/#download "
         f"(annotations: CC BY 4.0; images: Flickr terms of use), and put them into one "
         f"folder as they are, or unpacked to train2017/, val2017/ and annotations/"
@@ -322,13 +343,43 @@ def test_broken_annotations(layout, content):
     assert message.endswith("download it again, or remove it to go without captions")
 
 
+BROKEN_INSTANCES = {
+    '{"images": [], "annotations": []}': "there is no 'categories'",
+    '{"images": [], "annotations": [{"image_id": 900, "category_id": 1}], '
+    '"categories": []}': "an object in image 900, which is not listed",
+    '{"images": [{"id": 1, "file_name": "b"}], "annotations": [{"image_id": 1, '
+    '"category_id": 2}], "categories": [{"id": 1, "name": "a"}]}': (
+        "an object of category 2, which is not listed"
+    ),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_INSTANCES, ids=range(len(BROKEN_INSTANCES)))
+def test_broken_instances(layout, content):
+    path = instances_file(layout, "val2017")
+    path.write_text(content)
+    with pytest.raises(UserError) as caught:
+        coco.find(str(layout))
+    message = str(caught.value)
+    assert message.startswith(f"{path} is not a whole file of COCO's labels (")
+    assert BROKEN_INSTANCES[content] in message
+
+
+def test_categories_of_another_download(layout):
+    path = instances_file(layout, "val2017")
+    path.write_text(path.read_text().replace("toothbrush", "brush"))
+    with pytest.raises(UserError, match="other categories: use the files of one"):
+        coco.find(str(layout))
+
+
 def test_annotations_of_images_that_are_not_there(layout, tmp_path):
     (layout / "train2017" / "000000000102.jpg").unlink()
     (layout / "train2017" / "000000000103.jpg").unlink()
     listing = coco.find(str(layout))
     assert listing.notes[1:] == [
-        f"{captions_file(layout, 'train2017')} names 2 images that are not in "
-        f"train2017, such as 000000000102.jpg: their captions are left out"
+        f"{file(layout, 'train2017')} names 2 images that are not in "
+        f"train2017, such as 000000000102.jpg: their {what} are left out"
+        for file, what in ((captions_file, "captions"), (instances_file, "labels"))
     ]
     write_dataset(listing, name="coco", data_dir=tmp_path)
     stored = records(tmp_path, "train")
@@ -371,6 +422,8 @@ def test_the_real_images(real_samples, data_config, tmp_path):
         len(record["captions"]) for record in records(tmp_path, "train").values()
     ]
     assert sorted(captions) == [0] * 30 + [5] * 26
+    labels = tfds.builder_from_directory(prepared.folder).info.features["labels"]
+    assert len(labels.feature.names) == 80 and labels.feature.names[16] == "dog"
     data_config.update(dataset="coco", data_dir=str(tmp_path), image_size=64)
     data_config["train"]["resize"] = {"name": "short_side"}
     with train_batches(data_config, seed=0, batch_size=64, start=0) as batches:

@@ -155,6 +155,17 @@ def test_the_whole_is_not_noted(source, monkeypatch):
     assert imagenet.find(str(source)).notes == []
 
 
+def test_a_folder_with_a_part_of_it_hides_the_tar(source, pack, extracted):
+    (name, image), *_ = extracted.items()
+    pack.folder(source, {name: image})
+    listing = imagenet.find(str(source))
+    assert len(listing.splits["train"]) == 1
+    assert listing.notes[-1] == (
+        f"{source / 'train'} is taken, and ILSVRC2012_img_train.tar beside it is not: "
+        f"move the folder away to take the tar"
+    )
+
+
 def test_without_a_source(tmp_path, source):
     how = r"get ILSVRC2012_img_train\.tar \(148 GB\).*image-net\.org.*non-commercial"
     with pytest.raises(UserError, match=f"=imagenet needs --source=DIR.*: {how}"):
