@@ -16,22 +16,14 @@ the Fréchet distance of the 512 means of fire9: of a few hundred images, so a b
 estimate that serves to compare rows of one table and nothing else.
 """
 
-import json
-import os
-import statistics
-import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import numpy as np
 
-from movq_jax.atomic import replacing
 from movq_jax.config import load_config
-from movq_jax.errors import UserError
+from movq_jax.measuring import comparing
 from movq_jax.tools import command
 
 CONFIG = "quantizers_small"
@@ -57,27 +49,29 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     output = Path(args.output)
     jobs = [
-        (row, seed) for seed in _numbers(args.seeds) for row in args.rows.split(",")
+        (row, seed)
+        for seed in comparing.whole_numbers("--seeds", args.seeds)
+        for row in args.rows.split(",")
     ]
     features = _features(args.squeezenet)
     for row, _ in jobs:
         load_config(_spec(row, args))  # a row that is not there is named at once
-    _claim(output, {"arg": args.arg, "steps": args.steps})
-    cores: Queue[int | None] = Queue()
-    for core in _cores(args.jobs):
-        cores.put(core)
-
-    def work(job: tuple[str, int]) -> None:
-        core = cores.get()
-        try:
-            _train(*job, args, output, core)
-        finally:
-            cores.put(core)
-
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(work, jobs))
+    comparing.claim(output, {"arg": args.arg, "steps": args.steps})
+    runs = {f"{row}-{seed}": _words(row, seed, args) for row, seed in jobs}
+    comparing.train_all(runs, output, jobs=args.jobs)
     _measure(jobs, args, output, features)
-    _table(jobs, args, output)
+    results = comparing.read_results(runs, output)
+    print(comparing.write_table(results, COLUMNS, output))
+
+
+def _words(row: str, seed: int, args) -> list[str]:
+    """What a run is started with."""
+    words = [
+        f"--config={_spec(row, args)}",
+        f"--config.seed={seed}",
+        f"--config.data.data_dir={args.data_dir}",
+    ]
+    return [*words, f"--config.train.num_steps={args.steps}"] if args.steps else words
 
 
 def _features(weights: str | None) -> Any:
@@ -87,58 +81,6 @@ def _features(weights: str | None) -> Any:
     from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
 
     return SqueezeNetFeatures(weights)
-
-
-def _claim(output: Path, settings: dict[str, Any]) -> None:
-    """Runs that were made differently do not belong into one table."""
-    found = _read(output / "settings.json", settings)
-    if found != settings:
-        raise UserError(
-            f"the runs in {output} were made with {found}, not {settings}: give "
-            "another --output, or the same --arg and --steps"
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    _write(output / "settings.json", settings)
-
-
-def _cores(jobs: int) -> list[int | None]:
-    """A core for each of several jobs, where they can be bound to one."""
-    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
-        return [None] * jobs
-    allowed = sorted(os.sched_getaffinity(0))
-    if jobs > len(allowed):
-        raise UserError(f"--jobs={jobs}, but this process may use {len(allowed)} cores")
-    return list(allowed[:jobs])
-
-
-def _train(row: str, seed: int, args, output: Path, core: int | None) -> None:
-    """One run in a process of its own, on one core if there are several at a time."""
-    folder = output / f"{row}-{seed}"
-    training = _read(folder / "training.json", {"minutes": 0.0, "done": False})
-    if training["done"]:
-        return
-    print(f"{folder.name}: training", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    words = [
-        *(sys.executable, "-m", "movq_jax.main", f"--config={_spec(row, args)}"),
-        *(f"--config.seed={seed}", f"--config.data.data_dir={args.data_dir}"),
-        f"--workdir={folder / 'run'}",
-    ]
-    if args.steps:
-        words.append(f"--config.train.num_steps={args.steps}")
-    if core is not None:
-        words = ["taskset", "-c", str(core), *words]
-    with (folder / "log.txt").open("a") as log:
-        done = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, check=False)
-    training["minutes"] += (time.monotonic() - start) / 60
-    _write(folder / "training.json", {**training, "done": done.returncode == 0})
-    if done.returncode:
-        again = "mend that" if done.returncode == 2 else "the same command goes on"
-        raise UserError(
-            f"{folder.name} left with exit code {done.returncode}, see "
-            f"{folder / 'log.txt'}: {again}"
-        )
 
 
 def _measure(jobs: list[tuple[str, int]], args, output: Path, features) -> None:
@@ -160,7 +102,7 @@ def _measure(jobs: list[tuple[str, int]], args, output: Path, features) -> None:
         folder = folders[row, seed]
         result = {"row": row, "seed": seed, "config": _spec(row, args)}
         result |= _numbers_of(folder, images, features, originals)
-        _write(folder / "result.json", result)
+        comparing.write_json(folder / "result.json", result)
         print(f"{folder.name}: measured", flush=True)
 
 
@@ -189,7 +131,7 @@ def _numbers_of(folder: Path, images, features, originals) -> dict[str, Any]:
         "quantisation_mse": values["val/quantisation_mse"],
         "usage": _least(values, "_usage"),
         "perplexity": _least(values, "_perplexity"),
-        "train_minutes": _read(folder / "training.json", {})["minutes"],
+        "train_minutes": comparing.read_json(folder / "training.json", {})["minutes"],
         "evaluation": values,
     }
 
@@ -204,54 +146,12 @@ def _statistics(features, batches) -> Any:
     return found
 
 
-def _table(jobs, args, output: Path) -> None:
-    """Mean and spread (half of largest - smallest) of each row over its seeds."""
-    results = [
-        json.loads((output / f"{row}-{seed}" / "result.json").read_text())
-        for row, seed in jobs
-    ]
-    lines = ["| row | " + " | ".join(name for name, _ in COLUMNS.values()) + " |"]
-    lines.append("|---|" + "---|" * len(COLUMNS))
-    for row in args.rows.split(","):
-        cells = [row]
-        for key, (_, digits) in COLUMNS.items():
-            values = [result[key] for result in results if result["row"] == row]
-            if None in values:
-                cells.append("-")
-                continue
-            spread = (max(values) - min(values)) / 2
-            text = f"{statistics.mean(values):,.{digits}f}"
-            cells.append(f"{text} ± {spread:,.{digits}f}" if spread else text)
-        lines.append("| " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n"
-    with replacing(output / "table.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    _write(output / "table.json", results)
-    print(text)
-
-
 def _least(values: dict[str, float], ending: str) -> float:
     return min(value for name, value in values.items() if name.endswith(ending))
 
 
 def _spec(row: str, args) -> str:
     return f"{CONFIG}:{row}" + (f",{args.arg}" if args.arg else "")
-
-
-def _read(path: Path, otherwise: Any) -> Any:
-    return json.loads(path.read_text()) if path.exists() else otherwise
-
-
-def _write(path: Path, value: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UserError(f"--seeds={text}: give whole numbers, as 0,1,2") from error
 
 
 def _parser() -> command.ArgumentParser:

@@ -29,9 +29,10 @@ def compare(monkeypatch, tmp_path):
         for row, seed in jobs:
             numbers = {key: 1.0 + seed for key in module.COLUMNS}
             numbers["squeezenet_fd"] = None
-            module._write(output / f"{row}-{seed}/result.json", {"row": row, **numbers})
+            result = {"row": row, **numbers}
+            module.comparing.write_json(output / f"{row}-{seed}/result.json", result)
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(module.comparing.subprocess, "run", run)
     monkeypatch.setattr(module, "_measure", measure)
 
     def call(*flags):
@@ -64,7 +65,7 @@ def test_a_run_that_fails_is_done_again(compare, capsys):
 def test_other_settings_are_refused(compare, capsys):
     assert compare("--steps=5") == 0
     assert compare("--steps=6") == 2
-    assert "another --output, or the same --arg and --steps" in capsys.readouterr().err
+    assert "another --output, or the same flags" in capsys.readouterr().err
     assert compare("--steps=5", "--arg=kmeans") == 2
     assert compare("--rows=vqq") == 2
     assert compare("--steps=5", "--jobs=1000") == 2
