@@ -13,19 +13,23 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 # Tests compile much; a second run finds it here.
 export JAX_COMPILATION_CACHE_DIR ?= $(HOME)/.cache/movq_jax/xla
 
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo demo-prior test test-all lint clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo      train a small MoVQ on photographs and look at the result"
-	@echo "make test      the tests, without slow, parity and demo"
-	@echo "make test-all  all tests"
-	@echo "make lint      ruff, as pre-commit runs it"
-	@echo "make clean     delete .venv, builds and caches; runs and data stay"
+	@echo "make demo        train a small MoVQ on photographs and look at the result"
+	@echo "make demo-prior  then a small prior on its indices, and draw from it"
+	@echo "make test        the tests, without slow, parity and demo"
+	@echo "make test-all    all tests"
+	@echo "make lint        ruff, as pre-commit runs it"
+	@echo "make clean       delete .venv, builds and caches; runs and data stay"
 	@echo "PYTHON=python3.12 chooses the Python of .venv, WORKERS=8 the test processes."
 
 demo: $(VENV)/photos.stamp $(JAX_COMPILATION_CACHE_DIR)
 	PYTHON=$(BIN)/python launch/demo.sh
+
+demo-prior: demo
+	PYTHON=$(BIN)/python launch/demo_prior.sh
 
 test: $(VENV)/test.stamp $(JAX_COMPILATION_CACHE_DIR)
 	$(PYTEST) -m "not slow and not parity and not demo"

@@ -1,6 +1,7 @@
-"""Train a model, or evaluate one.
+"""Train a model, or evaluate one: a tokenizer, or a prior over its indices.
 
     python -m movq_jax.main --config=configs/movq_photos.py --workdir=runs/a
+    python -m movq_jax.main --config=configs/maskgit_photos.py --config.tokenizer=runs/a
 
 The same command again resumes. `--config=configs/movq_photos.py:tiny` runs in seconds;
 `--config.train.num_steps=1000` overrides a key of the config. `--profile=10:15` writes

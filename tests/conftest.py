@@ -45,6 +45,7 @@ jaxtyping.install_import_hook(
         "movq_jax.evaluation.pictures",
         "movq_jax.evaluation.pixels",
         "movq_jax.evaluation.rows",
+        "movq_jax.evaluation.sample_sheets",
         "movq_jax.evaluation.squeezenet_fd",
         "movq_jax.models.autoencoder",
         "movq_jax.models.discriminators",
@@ -52,8 +53,15 @@ jaxtyping.install_import_hook(
         "movq_jax.models.features.pooling",
         "movq_jax.models.layers",
         "movq_jax.models.pixels",
+        "movq_jax.models.priors.embedding",
+        "movq_jax.models.priors.heads",
         "movq_jax.models.quantizers.multichannel",
         "movq_jax.models.quantizers.search",
+        "movq_jax.sampling.editing",
+        "movq_jax.sampling.windows",
+        "movq_jax.tools.edit_masks",
+        "movq_jax.tools.edit_sheets",
+        "movq_jax.tools.edit_work",
         "movq_jax.training.augmentation",
         "movq_jax.training.losses",
         "movq_jax.training.regularizers",
@@ -61,8 +69,11 @@ jaxtyping.install_import_hook(
     "beartype.beartype",
 )
 
+from movq_jax.models.priors import build_prior  # noqa: E402
+from movq_jax.models.priors.tokens import Tokens  # noqa: E402
 from movq_jax.models.tokenizer import build_tokenizer  # noqa: E402
-from movq_jax.pretrained.bundle import write_bundle  # noqa: E402
+from movq_jax.pretrained.bundle import read_bundle, write_bundle  # noqa: E402
+from movq_jax.pretrained.prior_bundle import write_prior_bundle  # noqa: E402
 
 TINY_MOVQ = {
     "width": 8,
@@ -132,6 +143,78 @@ def tiny_bundle(tmp_path_factory):
         protocol={"weights": "random"},
     )
     return workdir
+
+
+TINY_MASKED = {
+    "name": "masked",
+    "width": 16,
+    "depth": 2,
+    "heads": 2,
+    "mlp": 32,
+    "dropout": 0.0,
+    "channels": {"name": "depth", "depth": 1},
+    "num_classes": 3,
+    "attention": "xla",
+    "dtype": "float32",
+}
+TINY_AR = {
+    key: value for key, value in TINY_MASKED.items() if key not in ("name", "mlp")
+} | {"name": "autoregressive"}
+
+
+@pytest.fixture(scope="session")
+def make_prior_bundle(tiny_bundle, tmp_path_factory):
+    """A function that writes an untrained prior over the tokenizer of `tiny_bundle`.
+
+    It takes the model section, and returns the workdir. Grid 4 x 4, K = 32, M = 2.
+    """
+
+    def make(model, classes=("cat", "dog", "sea horse"), seed=0, **sample):
+        tokenizer = read_bundle(tiny_bundle)
+        tokens = {
+            "fingerprint": tokenizer.fingerprint,
+            "grid": (4, 4),
+            "codebook_sizes": (32, 32),
+            "books": ("shared", "shared"),
+        }
+        prior = build_prior(model, Tokens.of(tokens))
+        ids, labels = jnp.zeros((1, 16, 2), int), jnp.zeros(1, int)
+        inputs = (ids, ids == 0, labels, ids)
+        if model["name"] == "autoregressive":
+            inputs = (ids, labels)
+        params = random_params(prior, *inputs, seed=seed)
+        # With codes of variance 1 all images would be nearly the same.
+        params["embedding"] = jax.tree.map(lambda x: 0.3 * x, params["embedding"])
+        workdir = tmp_path_factory.mktemp("tiny_prior")
+        write_prior_bundle(
+            workdir / "model",
+            params=params,
+            model=model,
+            tokens=tokens,
+            protocol={"weights": "random", "sample": sample, "classes": classes},
+            tokenizer=tokenizer,
+        )
+        return workdir
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_prior_bundle(make_prior_bundle):
+    """A workdir whose model is an untrained masked prior of 3 classes, grid 4 x 4."""
+    return make_prior_bundle(TINY_MASKED, steps=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_ar_bundle(make_prior_bundle):
+    """A workdir with an untrained autoregressive prior of 3 classes, grid 4 x 4."""
+    return make_prior_bundle(TINY_AR)
+
+
+@pytest.fixture
+def tiny_masked():
+    """The model section of the prior in `tiny_prior_bundle`; to be changed."""
+    return dict(TINY_MASKED)
 
 
 @pytest.fixture(scope="session")

@@ -18,13 +18,18 @@ LEAST_USAGE = 0.8
 pytestmark = pytest.mark.demo
 
 
-def demo(workdir, data_dir):
-    """Run the script as the Makefile does; return what it printed."""
+def demo(workdir, data_dir, script="demo.sh", **settings):
+    """Run a script as the Makefile does; return what it printed."""
     # The tests' own settings (8 CPU devices) are not a user's.
     kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     result = subprocess.run(
-        [ROOT / "launch" / "demo.sh", workdir],
-        env={**kept, "PYTHON": sys.executable, "TFDS_DATA_DIR": str(data_dir)},
+        [ROOT / "launch" / script, workdir],
+        env={
+            **kept,
+            **settings,
+            "PYTHON": sys.executable,
+            "TFDS_DATA_DIR": str(data_dir),
+        },
         capture_output=True,
         text=True,
         check=False,

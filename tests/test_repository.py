@@ -42,7 +42,7 @@ def test_the_readmes_links_lead_somewhere():
         assert (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("script", ["launch/demo.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["launch/demo.sh", "launch/demo_prior.sh", ".ci/run"])
 def test_shell_scripts_are_executable_and_parse(script):
     assert (ROOT / script).stat().st_mode & 0o100
     subprocess.run(["bash", "-n", ROOT / script], check=True)
@@ -54,12 +54,11 @@ def test_every_package_is_packaged():
         assert (file.parent / "__init__.py").exists(), file
 
 
-@pytest.mark.parametrize("floor", ["models", "config"])
+@pytest.mark.parametrize("floor", ["models", "sampling", "config"])
 def test_the_lower_floors_import_nothing_from_above(floor):
     above = {"data", "evaluation", "pretrained", "training", "tools", "main"}
-    above |= (
-        {"clu", "optax", "ml_collections"} if floor == "models" else {"jax", "flax"}
-    )
+    above |= {"jax", "flax"} if floor == "config" else {"clu", "optax"}
+    above |= {"models": {"sampling", "ml_collections"}}.get(floor, set())
     for file in (ROOT / "movq_jax" / floor).rglob("*.py"):
         for module in imported(file):
             parts = module.removeprefix("movq_jax.").split(".")

@@ -1,7 +1,8 @@
 """Configs: finding and loading them, overriding single keys, comparing, storing.
 
 A config is a Python file with `get_config(arg="")` that returns a
-`ml_collections.ConfigDict`; `schema.py` tells what its keys mean. On a command line it
+`ml_collections.ConfigDict`; `schema.py` and, of priors, `prior_schema.py` tell what
+its keys mean. On a command line it
 is named `configs/movq_f8.py:270m,tiny`: a path or the name of an installed config, and
 after the colon the arguments that it takes. `--config.train.batch_size=16` overrides a
 single key.
@@ -22,6 +23,7 @@ from movq_jax.config.records import (
     difference,
     forbidden_changes,
     from_json,
+    kind_of,
     missing_keys,
     to_json,
 )
@@ -34,6 +36,7 @@ __all__ = [
     "find_config",
     "forbidden_changes",
     "from_json",
+    "kind_of",
     "load_config",
     "missing_keys",
     "read_arg",

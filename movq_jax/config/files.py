@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from movq_jax import families
 from movq_jax.config.overrides import apply_override, parse_override
-from movq_jax.config.records import PARTS
+from movq_jax.config.records import kind_of, parts_of
 from movq_jax.errors import UserError
 
 
@@ -166,9 +166,13 @@ def _is_same(filename: str, path: Path) -> bool:
 def _check_parts(config: Any, path: Path) -> None:
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() must return a ConfigDict")
-    missing = [part for part in PARTS if part not in config]
+    missing = [part for part in parts_of(config) if part not in config]
     if missing:
+        start = {
+            "tokenizer": "schema.tokenizer_config()",
+            "prior": "prior_schema.prior_config()",
+        }[kind_of(config)]
         raise UserError(
             f"{path}: the config lacks {', '.join(missing)}; "
-            f"start it from movq_jax.config.schema.tokenizer_config()"
+            f"start it from movq_jax.config.{start}"
         )

@@ -26,7 +26,14 @@ _OPEN = (
     "data.train.crop",
     "data.eval.resize",
     "data.eval.crop",
+    "model.channels",
+    "loss.mask",
+    "sample.schedule",
+    "sample.guidance_schedule",
+    "sample.order",
 )
+# Of a prior's samples: one number, or a tuple with one for each channel.
+_PER_CHANNEL = ("sample.temperature", "sample.top_k", "sample.top_p")
 _EXPECTED = {
     bool: "true or false",
     int: "a whole number",
@@ -91,7 +98,7 @@ def apply_override(config: ConfigDict, key: str, text: str | None) -> None:
     Raises:
         UserError: there is no such key, or the value does not fit its type.
     """
-    if _set_open_field(config, key, text):
+    if _set_open_field(config, key, text) or _set_per_channel(config, key, text):
         return
     old = _value_of(config, key)
     if isinstance(old, ConfigDict) and "name" not in old:
@@ -123,6 +130,25 @@ def _set_open_field(config: ConfigDict, key: str, text: str | None) -> bool:
         return False
     with family.unlocked(), family.ignore_type():
         family[field] = value
+    return True
+
+
+def _set_per_channel(config: ConfigDict, key: str, text: str | None) -> bool:
+    """Set what may be one number or several, or say that it is none of those."""
+    if key not in _PER_CHANNEL or text is None:
+        return False
+    section, _, field = key.rpartition(".")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return False
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not numbers or not all(type(item) in (int, float) for item in numbers):
+        return False
+    place = _value_of(config, section)
+    _value_of(config, key)  # raises where it is not there
+    with place.unlocked(), place.ignore_type():
+        place[field] = value
     return True
 
 

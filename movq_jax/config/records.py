@@ -19,6 +19,10 @@ PARTS = (
     "seed",
 )
 
+# What a prior's config has besides.
+PRIOR_PARTS = ("tokenizer", "tokenizer_config", "tokens", "cache", "sample")
+NO_SECTIONS = ("seed", "tokenizer", "tokenizer_config")
+
 # What a run may change when it resumes: none of it moves a step already taken.
 MAY_CHANGE_ON_RESUME = (
     "train.num_steps",
@@ -33,6 +37,20 @@ MAY_CHANGE_ON_RESUME = (
     "data.max_broken_share",
     "loss.perceptual.weights",  # where the file lies
 )
+PRIOR_MAY_CHANGE_ON_RESUME = (
+    "tokenizer",  # where it lies: tokens.fingerprint tells which one it is
+    "sample.*",
+)
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+    """Return what `config` trains: `tokenizer` or `prior`."""
+    return "prior" if "tokens" in config else "tokenizer"
+
+
+def parts_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that a config of its kind has."""
+    return PARTS + (PRIOR_PARTS if kind_of(config) == "prior" else ())
 
 
 def difference(
@@ -58,6 +76,8 @@ def difference(
 def forbidden_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the lines of `difference` that a run may not bring when it resumes."""
     ignore = MAY_CHANGE_ON_RESUME
+    if kind_of(old) == kind_of(new) == "prior":
+        ignore += PRIOR_MAY_CHANGE_ON_RESUME + _moved_caches(old, new)
     if _schedule_ends_with_training(old) and _schedule_ends_with_training(new):
         ignore += ("optim.schedule.num_steps",)
     return difference(old, new, ignore)
@@ -80,11 +100,12 @@ def from_json(text: str) -> ConfigDict:
     config = json.loads(text)
     if not isinstance(config, dict):
         raise ValueError("not a JSON object")
-    missing = [part for part in PARTS if part not in config]
+    parts = parts_of(config)
+    missing = [part for part in parts if part not in config]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    for part in PARTS:
-        if part != "seed" and not isinstance(config[part], dict):
+    for part in parts:
+        if part not in NO_SECTIONS and not isinstance(config[part], dict):
             raise ValueError(f"{part} is {config[part]!r}, not a section")
     try:
         return ConfigDict(_with_tuples(config)).lock()
@@ -112,6 +133,12 @@ def _missing(
             and old[key].get("name") == value.get("name")
         ):
             yield from _missing(old[key], value, f"{prefix}{key}.")
+
+
+def _moved_caches(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of caches, which may lie elsewhere, but not come or go."""
+    both = (part for part in ("train", "eval") if old["cache"][part])
+    return tuple(f"cache.{part}" for part in both if new["cache"][part])
 
 
 def _schedule_ends_with_training(config: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ def tokenizer_config() -> ConfigDict:
             "model": _model(),
             "loss": _loss(),
             "optim": _optim(),
-            "data": _data(),
+            "data": data_section(),
             "train": _train(),
             # `every` counts steps (0: never); the last step is always one of them.
             "eval": {
@@ -136,7 +136,8 @@ def _optim() -> dict:
     }
 
 
-def _data() -> dict:
+def data_section() -> dict:
+    """Return the images of an experiment, whatever learns from them."""
     return {
         "dataset": "folder",  # a name that `prepare` gave: photos, folder or your own
         "data_dir": "",  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets

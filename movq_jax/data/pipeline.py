@@ -23,9 +23,8 @@ from movq_jax.data.sources import open_split
 from movq_jax.data.workers import Workers
 
 Batch = dict[str, np.ndarray]
-# The images of a slice of a batch, and `mask` in evaluation, in training `broken`:
-# int32 [b], the number of an image that could not be read and was replaced, or -1.
-Slice = tuple[np.ndarray, np.ndarray]
+# The images of a slice of a batch, and what else `TrainRows` or `EvalRows` tell.
+Slice = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 class Batches(Iterator[Batch]):
@@ -46,11 +45,10 @@ class Batches(Iterator[Batch]):
         self.refused = refused
 
     def __next__(self) -> Batch:
-        image, answer = next(self._slices)
-        if self.refused is None:
-            return {"image": image, "mask": answer}
-        self.refused.add(answer)
-        return {"image": image}
+        image, rest = next(self._slices)
+        if self.refused is not None:
+            self.refused.add(rest["broken"])
+        return {"image": image} | {k: v for k, v in rest.items() if k != "broken"}
 
     @property
     def process_seconds(self) -> float:
@@ -88,7 +86,8 @@ def train_batches(
         process_count: how many slices there are.
 
     Returns:
-        An iterator over {'image': uint8 [batch_size / process_count, S, S, 3]}.
+        An iterator over {'image': uint8 [b, S, S, 3], 'label': int32 [b]} with
+        b = batch_size / process_count; a label of -1 is none.
 
     Raises:
         UserError: the config is wrong, the dataset is not there, or (while iterating)
@@ -114,10 +113,10 @@ def train_batches(
 def batch_at(
     data_config: Mapping[str, Any], n: int, *, seed: int, batch_size: int
 ) -> Batch:
-    """Return the global training batch n: {'image': uint8 [batch_size, S, S, 3]}."""
+    """Return the global training batch n, see `train_batches`."""
     settings = read_settings(data_config)
-    image, _ = _TrainSlices(settings, seed, slice_size(batch_size, 1))[n]
-    return {"image": image}
+    image, rest = _TrainSlices(settings, seed, slice_size(batch_size, 1))[n]
+    return {"image": image, "label": rest["label"]}
 
 
 def eval_batches(
@@ -143,8 +142,8 @@ def eval_batches(
         process_count: how many slices there are.
 
     Returns:
-        An iterator over {'image': uint8 [b, S, S, 3], 'mask': bool [b]} with
-        b = batch_size / process_count.
+        An iterator over {'image': uint8 [b, S, S, 3], 'label': int32 [b], 'mask':
+        bool [b]} with b = batch_size / process_count.
 
     Raises:
         UserError: as `train_batches`.

@@ -45,7 +45,7 @@ class Refused:
     def _reason(self, index: int) -> str:
         # Another process may have read it, so it is read once more.
         try:
-            _, name = self._images.read(index)
+            name = self._images.read(index).name
         except UserError as error:
             return str(error)
         return (

@@ -8,6 +8,7 @@ every run that resumes put the same pixels there.
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,7 +19,16 @@ from movq_jax.data.transforms import Transform
 from movq_jax.errors import UserError
 
 NOT_BROKEN = -1
+NO_LABEL = -1
 _TRIES = 16  # images drawn to stand in for one that cannot be read
+
+
+class Decoded(NamedTuple):
+    """An image of a split."""
+
+    image: np.ndarray  # uint8 [h, w, 3]
+    name: str  # for people
+    label: int  # number of its class, or NO_LABEL
 
 
 class Images:
@@ -36,34 +46,24 @@ class Images:
         self._source = source
         self._keep = keep
         self._least_side = least_side
-        self._kept: dict[int, tuple[np.ndarray, str]] = {}
+        self._kept: dict[int, Decoded] = {}
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def read(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
-        """Return the image with this number, and its name for people.
+    def read(self, index: int) -> Decoded:
+        """Return the image with this number.
 
         Raises:
             UserError: the record or the image in it is damaged; the message names it.
         """
         return self._kept.get(index) or self._decode(index)
 
-    def transformed(
-        self, index: int, transform: Transform, rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "size size 3"]:
-        """Return the image with this number as the model sees it.
-
-        Raises:
-            UserError: as `read`, or the transform does not fit the image.
-        """
-        return _transformed(*self.read(index), transform, rng)
-
-    def _decode(self, index: int) -> tuple[np.ndarray, str]:
+    def _decode(self, index: int) -> Decoded:
         record = self._source[index]
         name = f"{record['filename']} of {self._source.name}"
         image = decode_image(record["image"], name, least_side=self._least_side)
-        decoded = image, name
+        decoded = Decoded(image, name, record["label"])
         if self._keep:
             # Two threads may get here with one image: they store the same.
             self._kept[index] = decoded
@@ -87,7 +87,7 @@ class TrainRows:
 
     def fill(
         self, rows: UInt8[np.ndarray, "b size size 3"], first: int, indices: Sequence
-    ) -> np.ndarray:
+    ) -> dict[str, np.ndarray]:
         """Put images into all `rows` of a batch, or of a slice of one.
 
         Args:
@@ -96,16 +96,18 @@ class TrainRows:
             indices: number of the image at each position.
 
         Returns:
-            int32 [b]: the number of each image that could not be read, and for which
-            another one stands there; else -1.
+            label, int32 [b]: class of the image in each row, or -1; and broken, int32
+            [b]: the number of an image that could not be read, and for which another
+            one stands there, else -1.
 
         Raises:
             UserError: a transform does not fit its image, or no image can be read.
         """
         broken = np.full(len(rows), NOT_BROKEN, np.int32)
+        labels = np.full(len(rows), NO_LABEL, np.int32)
         for row, index in enumerate(indices):
             position = first + row
-            image, name, found = self._readable(position, index)
+            decoded, found = self._readable(position, index)
             if found != index:
                 broken[row] = index
             # Each position of the row has a stream of its own, so each epoch too.
@@ -113,18 +115,19 @@ class TrainRows:
             rng = np.random.Generator(bits)
             # Straight into the batch: fresh memory for each image, and stacking
             # them, would cost as much as half of their decoding.
-            rows[row] = _transformed(image, name, self._transform, rng)
-        return broken
+            rows[row] = _transformed(decoded, self._transform, rng)
+            labels[row] = decoded.label
+        return {"label": labels, "broken": broken}
 
-    def _readable(self, position: int, index: int) -> tuple[np.ndarray, str, int]:
-        """Return an image, its name and number: `index`, or what stands in for it."""
+    def _readable(self, position: int, index: int) -> tuple[Decoded, int]:
+        """Return an image and its number: `index`, or what stands in for it."""
         try:
-            return *self.images.read(index), index
+            return self.images.read(index), index
         except UserError as error:
             reason = error
         for other in self._others(position):
             with contextlib.suppress(UserError):
-                return *self.images.read(other), other
+                return self.images.read(other), other
         raise UserError(
             f"{reason}. Nor can any of the {_TRIES} images that were drawn to stand in "
             f"for it"
@@ -148,28 +151,34 @@ class EvalRows:
         """Of the images."""
         return self._transform.image_size
 
-    def fill(self, rows: UInt8[np.ndarray, "b size size 3"], first: int) -> np.ndarray:
+    def fill(
+        self, rows: UInt8[np.ndarray, "b size size 3"], first: int
+    ) -> dict[str, np.ndarray]:
         """Put the images from number `first` on into zeroed `rows`.
 
         Returns:
-            bool [b]: which rows have an image.
+            label, int32 [b]: class of the image in each row, or -1; and mask, bool
+            [b]: which rows have an image.
 
         Raises:
             UserError: an image cannot be read, or a transform does not fit it.
         """
         indices = np.arange(len(rows)) + first
         mask = indices < self._count
+        labels = np.full(len(rows), NO_LABEL, np.int32)
         for row, index in enumerate(indices[mask]):
             # A generator all the same: one may evaluate on random crops.
             rng = np.random.default_rng(index)
-            rows[row] = self._images.transformed(int(index), self._transform, rng)
-        return mask
+            decoded = self._images.read(int(index))
+            rows[row] = _transformed(decoded, self._transform, rng)
+            labels[row] = decoded.label
+        return {"label": labels, "mask": mask}
 
 
 def _transformed(
-    image: np.ndarray, name: str, transform: Transform, rng: np.random.Generator
+    decoded: Decoded, transform: Transform, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "size size 3"]:
     try:
-        return transform(image, rng)
+        return transform(decoded.image, rng)
     except UserError as error:
-        raise UserError(f"{name} {error}") from error
+        raise UserError(f"{decoded.name} {error}") from error

@@ -104,6 +104,18 @@ def open_split(place: Place, split: str) -> Source:
     return Source(name, ArrayRecordDataSource(shards), file_name)
 
 
+def read_classes(place: Place) -> tuple[str, ...]:
+    """Return the names of a prepared dataset's classes, () where it has no labels.
+
+    Raises:
+        UserError: the dataset is not there.
+    """
+    folder = find_dataset(place.dataset, resolve_data_dir(place.data_dir))
+    features = tfds.builder_from_directory(folder).info.features
+    label = features["label"] if "label" in features else None
+    return tuple(getattr(label, "names", None) or ())
+
+
 def resolve_data_dir(data_dir: str | os.PathLike | None) -> Path:
     """Return `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 

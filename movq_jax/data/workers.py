@@ -48,11 +48,11 @@ _LEAVE_SECONDS = 5  # then a worker is killed
 class Maker(Protocol):
     """Makes one batch of a job; it is pickled to get to the workers."""
 
-    def __call__(self, rows: np.ndarray, *job: Any) -> np.ndarray:
+    def __call__(self, rows: np.ndarray, *job: Any) -> Any:
         """Write uint8 [b, S, S, 3] to `rows`, and return what else the batch has."""
 
 
-class Workers(Iterator[tuple[np.ndarray, np.ndarray]]):
+class Workers(Iterator[tuple[np.ndarray, Any]]):
     """An iterator over (rows, answer) of each job, in the order of the jobs.
 
     The processes start with the first batch. An error in one of them is raised where
@@ -89,7 +89,7 @@ class Workers(Iterator[tuple[np.ndarray, np.ndarray]]):
         self._answers: dict[int, _Answer] = {}  # by slot
         self._closed = False
 
-    def __next__(self) -> tuple[np.ndarray, np.ndarray]:
+    def __next__(self) -> tuple[np.ndarray, Any]:
         if self._closed:
             raise ValueError("the iterator is closed")
         if not self._workers:
@@ -195,7 +195,7 @@ class _Answer(NamedTuple):
     """What a worker says of a job."""
 
     slot: int
-    result: np.ndarray | None
+    result: Any
     error: Exception | None
     process_seconds: float
 

@@ -141,7 +141,8 @@ class RealImages:
     def __call__(self) -> dict[str, jax.Array]:
         """The next batch."""
         start = time.perf_counter()
-        batch = sharding.shard_local_batch(next(self._batches), self._mesh)
+        images = {"image": next(self._batches)["image"]}
+        batch = sharding.shard_local_batch(images, self._mesh)
         self.waits.append(time.perf_counter() - start)
         return batch
 

@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from movq_jax.config import kind_of
+from movq_jax.errors import UserError
 from movq_jax.flops import count_flops
 from movq_jax.models.pixels import from_uint8, to_uint8
 from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
@@ -64,6 +66,11 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       UserError: the key, its value, and what it could be.
     """
+    if kind_of(config) == "prior":
+        raise UserError(
+            "this config is of a prior, and only tokenizers are measured here: give "
+            "that of a tokenizer"
+        )
     check_ranges(config)
     tokenizer_task.check(config)
 

@@ -11,6 +11,9 @@
 
 and `model.safetensors` the inference parameters (the averaged weights of a run) by
 their path in the Linen tree, joined with dots: `encoder.conv_in.kernel`.
+
+What a model cannot be used without lies in folders of its own beside the two, each an
+ordinary bundle: see `movq_jax.pretrained.prior_bundle`.
 """
 
 import json
@@ -19,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.traverse_util
+import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -31,6 +35,7 @@ FORMAT_VERSION = 2
 FOLDER = "model"  # within a workdir
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+_ROWS_IN_1, _ROWS = "quantize.codebook", "quantize.codebook.rows"
 _KINDS = {"kind": str, "fingerprint": str, "model": dict, "protocol": dict}
 
 
@@ -42,6 +47,7 @@ class Bundle(NamedTuple):
     model: dict[str, Any]
     protocol: dict[str, Any]
     params: dict[str, Any]  # nested, NumPy arrays
+    format_version: int = FORMAT_VERSION
 
 
 def write_bundle(
@@ -51,10 +57,12 @@ def write_bundle(
     params: Mapping[str, Any],
     model: Mapping[str, Any],
     protocol: Mapping[str, Any],
+    inside: Mapping[str, Bundle] | None = None,
 ) -> str:
     """Writes a bundle and returns its fingerprint. An older one is replaced.
 
-    The new bundle is complete beside the old one before it takes its place.
+    The new bundle is complete beside the old one before it takes its place, with the
+    bundles that are to lie in it: folder -> contents, `inside`.
 
     Raises:
       UserError: the place cannot be written.
@@ -62,14 +70,7 @@ def write_bundle(
     folder = epath.Path(folder)
     arrays = flatten(params)
     model = json.loads(json.dumps(model, default=plain, allow_nan=False))
-    record = {
-        "format_version": FORMAT_VERSION,
-        "kind": kind,
-        "fingerprint": fingerprint(arrays, model),
-        "model": model,
-        "protocol": _finite(protocol),
-    }
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    record = _record(kind, arrays, model, protocol)
     fresh, stale = _beside(folder, "new"), _beside(folder, "old")
     try:
         if stale.exists() and not folder.exists():
@@ -77,9 +78,9 @@ def write_bundle(
         for left_over in (fresh, stale):
             if left_over.exists():
                 left_over.rmtree()
-        fresh.mkdir(parents=True)
-        (fresh / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(arrays))
-        (fresh / CONFIG_FILE).write_text(text)
+        _write_files(fresh, arrays, record)
+        for name, bundle in (inside or {}).items():
+            _write_again(fresh / name, bundle)
         if folder.exists():
             folder.rename(stale)
         fresh.rename(folder)
@@ -88,6 +89,37 @@ def write_bundle(
     except OSError as error:
         raise UserError(f"cannot write the model bundle {folder}: {error}") from error
     return record["fingerprint"]
+
+
+def _record(
+    kind: str, arrays: Mapping[str, np.ndarray], model: Any, protocol: Any
+) -> dict[str, Any]:
+    """What config.json holds."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "fingerprint": fingerprint(arrays, model),
+        "model": model,
+        "protocol": _finite(protocol),
+    }
+
+
+def _write_again(folder: epath.Path, bundle: Bundle) -> None:
+    """Writes what was read, in the format it had: so its fingerprint stays."""
+    arrays = flatten(bundle.params)
+    if bundle.format_version == 1 and _ROWS in arrays:
+        arrays[_ROWS_IN_1] = arrays.pop(_ROWS)
+    record = _record(bundle.kind, arrays, bundle.model, bundle.protocol)
+    _write_files(folder, arrays, record | {"format_version": bundle.format_version})
+
+
+def _write_files(
+    folder: epath.Path, arrays: dict[str, np.ndarray], record: Mapping[str, Any]
+) -> None:
+    folder.mkdir(parents=True)
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(arrays))
+    (folder / CONFIG_FILE).write_text(text)
 
 
 def read_bundle(path: epath.PathLike) -> Bundle:
@@ -108,14 +140,15 @@ def read_bundle(path: epath.PathLike) -> Bundle:
             f"the bundle {folder} is damaged or was changed: weights and config do not "
             "give the fingerprint that config.json states; copy or train it again"
         )
-    if record["format_version"] == 1 and "quantize.codebook" in arrays:
-        arrays["quantize.codebook.rows"] = arrays.pop("quantize.codebook")
+    if record["format_version"] == 1 and _ROWS_IN_1 in arrays:
+        arrays[_ROWS] = arrays.pop(_ROWS_IN_1)
     return Bundle(
         kind=record["kind"],
         fingerprint=record["fingerprint"],
         model=record["model"],
         protocol=record["protocol"],
         params=flax.traverse_util.unflatten_dict(arrays, sep="."),
+        format_version=record["format_version"],
     )
 
 
@@ -149,6 +182,22 @@ def flatten(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Nested parameters -> {'a.b.kernel': array}, on the host."""
     flat = flax.traverse_util.flatten_dict(dict(params), sep=".")
     return {name: np.asarray(array) for name, array in flat.items()}
+
+
+def check_fit(expected: Any, params: Any) -> None:
+    """`params` has the names, shapes and dtypes of `expected`.
+
+    Raises:
+      UserError: it has not.
+    """
+    if _shapes(expected) != _shapes(params):
+        raise UserError(
+            "the bundle's weights do not fit the model that its config describes"
+        )
+
+
+def _shapes(params: Any) -> Any:
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), dict(params))
 
 
 def _finite(value: Any) -> Any:

@@ -1,44 +1,18 @@
 """A trained tokenizer, ready to use from Python."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from movq_jax.errors import UserError
 from movq_jax.models.pixels import from_uint8, to_uint8
 from movq_jax.models.tokenizer import build_tokenizer
-from movq_jax.pretrained.bundle import Bundle, read_bundle
-
-
-def load(path: epath.PathLike, micro_batch: int | None = None) -> "PretrainedTokenizer":
-    """Loads a tokenizer from a model bundle.
-
-    Args:
-      path: a workdir, or the `model` folder in it.
-      micro_batch: see `PretrainedTokenizer.micro_batch`.
-
-    Raises:
-      UserError: there is no bundle, it is damaged, or it is not a tokenizer's; or
-        `micro_batch` is no whole number from 1.
-
-    Example:
-      >>> tok = movq_jax.load("runs/a")
-      >>> ids = tok.encode(images)
-    """
-    if micro_batch is not None:
-        _check_micro_batch(micro_batch)
-    bundle = read_bundle(path)
-    if bundle.kind != "tokenizer":
-        raise UserError(f"the model in {path} is a {bundle.kind}, not a tokenizer")
-    try:
-        return PretrainedTokenizer(bundle, micro_batch=micro_batch)
-    except UserError as error:
-        raise UserError(f"the model in {path} cannot be used: {error}") from error
+from movq_jax.pretrained.bundle import Bundle, check_fit
+from movq_jax.pretrained.micro_batches import MicroBatches
 
 
 class PretrainedTokenizer:
@@ -60,8 +34,6 @@ class PretrainedTokenizer:
     """
 
     def __init__(self, bundle: Bundle, *, micro_batch: int | None = None) -> None:
-        if micro_batch is None:
-            micro_batch = 1 if jax.default_backend() == "cpu" else 8
         self._module = build_tokenizer(bundle.model)
         self._variables = {"params": jax.tree.map(jnp.asarray, bundle.params)}
         self._check_shapes()
@@ -75,7 +47,8 @@ class PretrainedTokenizer:
         self.channel_books = self._module.channel_books
         self.bits_per_position = self._module.bits_per_position
         self.num_channels = self._module.num_channels
-        self.micro_batch = micro_batch
+        self.micro_batch = micro_batch or default_micro_batch()
+        self._workers: dict[tuple[jax.Device, ...], tuple[Any, Any]] = {}
 
     def __repr__(self) -> str:
         return (
@@ -104,12 +77,16 @@ class PretrainedTokenizer:
         self,
         ids: np.ndarray | jax.Array,
         dtype: Literal["uint8", "float32"] = "uint8",
+        *,
+        devices: Sequence[jax.Device] | None = None,
     ) -> np.ndarray:
         """Indices to images.
 
         Args:
           ids: integers [B, h, w, M], each in 0..K-1.
           dtype: 'uint8' for 0..255, 'float32' for [-1, 1], clipped to it.
+          devices: those that share the work, with the same result to the bit; by
+            default the first alone.
 
         Returns:
           [B, h * factor, w * factor, 3].
@@ -118,10 +95,15 @@ class PretrainedTokenizer:
           UserError: wrong shape, dtype or range.
         """
         ids = np.asarray(ids)
-        self._check_ids(ids)
+        self.check_ids(ids)
         if dtype not in ("uint8", "float32"):
             raise UserError(f"decode gives 'uint8' or 'float32' images, not {dtype!r}")
-        x = self._in_micro_batches(self._decode, ids.astype(np.int32))
+        ids = ids.astype(np.int32)
+        if devices is None:
+            x = self._in_micro_batches(self._decode, ids)
+        else:
+            workers, program = self._decode_on(tuple(devices))
+            x = workers.run(program, None, ids)
         return np.asarray(to_uint8(jnp.asarray(x))) if dtype == "uint8" else x
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,9 +132,17 @@ class PretrainedTokenizer:
 
     @cached_property
     def _decode(self):
-        return self.compiled(
-            lambda tokenizer, ids: jnp.clip(tokenizer.decode_ids(ids), -1.0, 1.0)
-        )
+        return self.compiled(_clipped)
+
+    def _decode_on(self, devices: tuple[jax.Device, ...]) -> tuple[Any, Any]:
+        if devices not in self._workers:
+
+            def decode(variables, _, ids):
+                return self._module.apply(variables, ids, method=_clipped)
+
+            workers = MicroBatches(self._variables, self.micro_batch, devices)
+            self._workers[devices] = workers, workers.compiled(decode)
+        return self._workers[devices]
 
     def _in_micro_batches(self, function, inputs: np.ndarray) -> np.ndarray:
         outputs = []
@@ -182,7 +172,7 @@ class PretrainedTokenizer:
         elif images.dtype != np.uint8:
             raise UserError(f"images must be uint8 or float, not {images.dtype}")
 
-    def _check_ids(self, ids: np.ndarray) -> None:
+    def check_ids(self, ids: np.ndarray) -> None:
         if ids.ndim != 4 or ids.shape[-1] != self.num_channels or 0 in ids.shape:
             raise UserError(
                 f"ids must be [B, h, w, {self.num_channels}], not {list(ids.shape)}"
@@ -218,18 +208,13 @@ class PretrainedTokenizer:
         expected = jax.eval_shape(
             self._module.init, jax.random.key(0), jnp.zeros((1, side, side, 3))
         )["params"]
-        if _shapes(expected) != _shapes(self._variables["params"]):
-            raise UserError(
-                "the bundle's weights do not fit the model that its config describes"
-            )
+        check_fit(expected, self._variables["params"])
 
 
-def _check_micro_batch(micro_batch: Any) -> None:
-    if isinstance(micro_batch, bool) or not isinstance(micro_batch, (int, np.integer)):
-        raise UserError(f"micro_batch is {micro_batch!r}; give a whole number")
-    if micro_batch < 1:
-        raise UserError(f"micro_batch is {micro_batch}; it must be at least 1")
+def default_micro_batch() -> int:
+    """Images a compiled call on this kind of device, unless something else is asked."""
+    return 1 if jax.default_backend() == "cpu" else 8
 
 
-def _shapes(params: Any) -> Any:
-    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), dict(params))
+def _clipped(tokenizer: Any, ids: jax.Array) -> jax.Array:
+    return jnp.clip(tokenizer.decode_ids(ids), -1.0, 1.0)

@@ -87,15 +87,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load_tokenizer(path: str, micro_batch: int | None) -> Any:
-    """Return `movq_jax.load(path, micro_batch)`, its compiled programs kept on disk.
+    """Return the tokenizer at `path`, its compiled programs kept on disk.
 
     Each size of image is a program of its own; the second start waits for none.
+
+    Raises:
+        UserError: there is none, or it is a prior.
     """
     # Only now: jax takes a second to import, which --help need not wait for.
     from movq_jax import compilation_cache
 
     compilation_cache.enable()
-    return movq_jax.load(path, micro_batch=micro_batch)
+    model = movq_jax.load(path, micro_batch=micro_batch)
+    if not hasattr(model, "encode"):
+        raise UserError(
+            f"--model={path} is a prior, and this command takes a tokenizer: its own "
+            "lies in model/tokenizer in that folder"
+        )
+    return model
 
 
 def read_images(

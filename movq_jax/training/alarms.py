@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from movq_jax.config import kind_of
+
 # How many log lines in a row must say the same before an alarm is raised or over. One
 # line is a mean over `log.every` steps already; more guard against a lone bad one.
 AT_ONCE = 1  # what is rare and lasts no longer
@@ -86,12 +88,16 @@ class Alarms:
     """
 
     def __init__(self, config: ConfigDict) -> None:
+        is_prior = kind_of(config) == "prior"
+        loss = "train/loss" if is_prior else "train/loss_rec"
         self._watches = [
             _Watch("codebook_usage_falls", LATER // 2, _Usage()),
-            _Watch("loss_spike", AT_ONCE, _Spike("train/loss_rec")),
+            _Watch("loss_spike", AT_ONCE, _Spike(loss)),
             _Watch("steps_skipped", AT_ONCE, _Skipped(), calm=LATER),
             _Watch("data_wait", SOON, _data_wait),
         ]
+        if is_prior:  # which has neither a discriminator nor books of its own
+            return
         adversarial = config.loss.adversarial
         if adversarial.name in UNTRAINED:
             self._watches += _discriminator_watches(UNTRAINED[adversarial.name])

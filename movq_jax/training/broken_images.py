@@ -28,8 +28,8 @@ class BrokenImages:
         self._sentences: list[str] = []
         self._taken = 0
 
-    def watch(self, refused: Refused) -> None:
-        """`refused` is what this process counts from now on."""
+    def watch(self, refused: Refused | None) -> None:
+        """`refused` is what this process counts from now on; None: no images."""
         self._refused = refused
         self._told = 0
         self._counted = np.zeros(2, np.int64)  # seen and replaced
@@ -41,6 +41,8 @@ class BrokenImages:
           UserError: too many of the images so far were broken; it lists them.
         """
         refused = self._refused
+        if refused is None:
+            return
         counts = np.array([refused.seen, refused.replaced])
         seen, replaced, sentences = _of_all_processes(
             counts - self._counted, list(refused.reasons.values())[self._told :]

@@ -1,7 +1,7 @@
 """The training state on disk, through Orbax: the latest two and the best one."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -28,9 +28,14 @@ class Checkpoints:
     """
 
     def __init__(
-        self, workdir: str, *, best_metric: str, keep: int = 2, read_only: bool = False
+        self,
+        workdir: str,
+        *,
+        score: Callable[[dict[str, float]], float],
+        keep: int = 2,
+        read_only: bool = False,
     ) -> None:
-        """Keeps the latest `keep` and the one with the largest `best_metric`."""
+        """Keeps the latest `keep`, and the one of the largest `score` of metrics."""
         self._folder = epath.Path(workdir).resolve() / "checkpoints"
         self._read_only = read_only
         self._manager = ocp.CheckpointManager(
@@ -43,14 +48,14 @@ class Checkpoints:
                         LatestN(keep),
                         BestN(
                             n=1,
-                            get_metric_fn=lambda metrics: metrics[best_metric],
+                            get_metric_fn=score,
                             keep_checkpoints_without_metrics=False,
                         ),
                     ]
                 ),
                 # Decides nothing beside the policy, but without it no metric is
                 # written, and the best one is forgotten on resuming.
-                best_fn=lambda metrics: metrics[best_metric],
+                best_fn=score,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,

@@ -8,6 +8,9 @@ from typing import NamedTuple, TextIO
 
 from movq_jax.progress import duration
 
+# Of a prior's loss: there are too many for a line.
+_PARTS = ("loss_channel_", "loss_masked_")
+
 
 class Console:
     """Prints messages and the state of training to stderr.
@@ -50,8 +53,9 @@ class Console:
             return
         shown = [f"step {step}/{self._num_steps}"]
         for key, value in values.items():
-            if key.rpartition("/")[2].startswith("loss"):
-                shown.append(f"{key.rpartition('/')[2]} {value:.4f}")
+            name = key.rpartition("/")[2]
+            if name.startswith("loss") and not name.startswith(_PARTS):
+                shown.append(f"{name} {value:.4f}")
         if step_seconds is not None:
             shown.append(f"{values['train/images_per_second']:.1f} images/s")
             shown.append(f"{duration((self._num_steps - step) * step_seconds)} left")

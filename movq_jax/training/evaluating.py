@@ -8,7 +8,6 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from movq_jax.data import pipeline
 from movq_jax.errors import UserError
 from movq_jax.training import metrics as metrics_lib
 from movq_jax.training import sharding
@@ -21,6 +20,7 @@ class Evaluator:
     def __init__(self, config: ConfigDict, task, mesh: Mesh) -> None:
         """`config.eval.batch_size` is rounded up to what the devices share evenly."""
         self._config = config
+        self._task = task
         self._mesh = mesh
         self._replicated = sharding.replicated(mesh)
         self._batch_size = sharding.even_batch_size(config.eval.batch_size, mesh)
@@ -66,23 +66,23 @@ class Evaluator:
             parts.append(jax.device_get(self._step(state, batch, frozen)))
         return metrics_lib.compute(metrics_lib.merge(parts), "val")
 
-    def pictures(self, state: TrainState) -> dict[str, np.ndarray]:
-        """The first images, always the same: name -> uint8 [H, W, 3].
+    def pictures(self, state: TrainState, frozen: Any) -> dict[str, np.ndarray]:
+        """Of the first images, always the same: name -> uint8 [H, W, 3].
 
         Every device computes all of them: they are few, and of several processes each
         holds the result.
         """
         count = self._config.log.num_images
-        with pipeline.eval_batches(
-            self._config.data, batch_size=count, num_examples=count
+        with self._task.eval_batches(
+            self._config, batch_size=count, num_examples=count
         ) as batches:
             batch = jax.device_put(next(batches), self._replicated)
-        return self._preview(state, batch)
+        return self._preview(state, batch, frozen)
 
-    def _batches(self, num_examples: int) -> Iterator[pipeline.Batch]:
+    def _batches(self, num_examples: int) -> Iterator[dict[str, np.ndarray]]:
         """This host's slices of the first `num_examples` (0: all)."""
-        with pipeline.eval_batches(
-            self._config.data,
+        with self._task.eval_batches(
+            self._config,
             batch_size=self._batch_size,
             num_examples=num_examples or None,
             process_index=jax.process_index(),

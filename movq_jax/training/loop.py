@@ -1,11 +1,13 @@
 """The training loop, the same for every stage.
 
-A stage is a module with `check`, `init_state`, `load_frozen`, `phase`,
-`make_train_step`, `make_eval_step`, `preview`, `fits_to_data` and `fit_to_data`,
-`save_bundle` and `BEST_METRIC`; the loop knows nothing else about it.
+A stage is a module with `resolve`, `check`, `init_state`, `load_frozen`, `phase`,
+`train_batches`, `batch_at` and `eval_batches`, `make_train_step`, `make_eval_step`,
+`preview`, `fits_to_data` and `fit_to_data`, `score` and `save_bundle`; the loop knows
+nothing else about it.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -16,15 +18,14 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from movq_jax.atomic import replacing
-from movq_jax.data import pipeline
 from movq_jax.errors import NonFiniteError, Preempted, UserError
 from movq_jax.training import metrics as metrics_lib
-from movq_jax.training import sharding, tokenizer_task
+from movq_jax.training import sharding, stages
 from movq_jax.training import workdir as workdirs
 from movq_jax.training.alarms import Alarms
 from movq_jax.training.broken_images import BrokenImages
 from movq_jax.training.checkpoints import Checkpoints
-from movq_jax.training.console import Stopwatch
+from movq_jax.training.console import Console, Stopwatch
 from movq_jax.training.log_writers import LogWriters, read_log
 from movq_jax.training.preemption import StopNotice
 from movq_jax.training.state import TrainState
@@ -35,16 +36,16 @@ def train(
     config: ConfigDict,
     workdir: str,
     *,
-    task=tokenizer_task,
+    task=None,
     devices=None,
     profile: range | None = None,
 ) -> dict[str, float]:
     """Trains from scratch, or from where the run in `workdir` stopped.
 
     Args:
-      config: see `movq_jax.config.schema`.
+      config: see `movq_jax.config.schema` and `prior_schema`.
       workdir: folder of the run; made if it is not there.
-      task: the stage.
+      task: the stage; that of `config` by default.
       devices: to train on; all by default.
       profile: steps to write a trace of, see `movq_jax.training.profiler`.
 
@@ -57,6 +58,9 @@ def train(
       Preempted: asked to stop; the state is saved.
     """
     workdirs.check_place(workdir)
+    task = task or stages.task_of(config)
+    first = functools.partial(_train_first, devices=devices)
+    config = task.resolve(config, workdir, first)
     trainer = Trainer(config, workdir, task=task, devices=devices, profile=profile)
     trainer.check_and_load()
     with trainer.console, workdirs.locked(workdir):
@@ -75,8 +79,15 @@ def train(
                 return Run(trainer, checkpoints, writers, notice).steps(state)
 
 
+def _train_first(config: ConfigDict, workdir: epath.PathLike, *, devices) -> None:
+    """Trains, or goes on training, what another stage needs."""
+    console = Console(config.train.num_steps, silent=jax.process_index() != 0)
+    console.say(f"first the tokenizer, into {workdir}")
+    train(config, workdir, devices=devices)
+
+
 def evaluate(
-    config: ConfigDict, workdir: str, *, task=tokenizer_task, devices=None
+    config: ConfigDict, workdir: str, *, task=None, devices=None
 ) -> dict[str, float]:
     """Evaluates the averaged weights of the newest checkpoint of a run.
 
@@ -87,6 +98,9 @@ def evaluate(
       UserError: there is no run, no checkpoint, or the model is another.
     """
     workdirs.check_place(workdir)
+    task = task or stages.task_of(config)
+    workdirs.check_is_run(workdir)
+    config = task.resolve(config, workdir, None)
     stored = workdirs.config_to_evaluate(workdir, config)
     trainer = Trainer(config, workdir, task=task, devices=devices)
     with trainer.open_checkpoints(read_only=True) as checkpoints:
@@ -242,7 +256,7 @@ class Run:
     def pictures_if_due(self, state: TrainState, step: int) -> None:
         """The same few evaluation pictures each time, as the model sees them now."""
         if due(step, self.config.log.images_every, self.config.train.num_steps):
-            self.writers.images(step, self.trainer.evaluator.pictures(state))
+            self.writers.images(step, self.trainer.pictures(state))
 
     def evaluate(self, state: TrainState, step: int) -> None:
         """Evaluates, logs, and writes the model bundle; a notice breaks it off."""
@@ -298,12 +312,7 @@ class Run:
 
     def save_batch(self, n: int, path: epath.Path) -> None:
         """Writes training batch n, as the model got it."""
-        batch = pipeline.batch_at(
-            self.config.data,
-            n,
-            seed=self.config.seed,
-            batch_size=self.config.train.batch_size,
-        )
+        batch = self.trainer.task.batch_at(self.config, n)
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **batch)
 

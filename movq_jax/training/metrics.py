@@ -44,6 +44,12 @@ def average(value: jax.Array, mask: jax.Array | None = None) -> Average:
     return Average.from_model_output(value, mask)
 
 
+def ratio(total: jax.Array, count: jax.Array) -> Average:
+    """A mean whose sum and number are known: `total / count`, two scalars."""
+    total, count = (jnp.asarray(value, jnp.float32) for value in (total, count))
+    return Average(total=total, count=count)
+
+
 def merge(parts: Iterable[Metrics]) -> Metrics:
     """The metrics of several steps as one; not every step has to have each."""
     return reduce(_merge_two, parts)

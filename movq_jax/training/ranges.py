@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from movq_jax.config import kind_of
 from movq_jax.errors import UserError
 
 # Key -> the least whole number.
@@ -18,6 +19,7 @@ LEAST = {
     "checkpoint.every": 0,
     "checkpoint.keep": 1,
 }
+LEAST_OF_PRIORS = {"eval.nll_samples": 1, "train.accumulation": 1}
 
 
 def check_ranges(config: ConfigDict) -> None:
@@ -26,7 +28,8 @@ def check_ranges(config: ConfigDict) -> None:
     Raises:
       UserError: the first key, its value, and what it could be.
     """
-    for key, least in LEAST.items():
+    least_of_all = LEAST | (LEAST_OF_PRIORS if kind_of(config) == "prior" else {})
+    for key, least in least_of_all.items():
         section, _, name = key.partition(".")
         value = config[section][name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

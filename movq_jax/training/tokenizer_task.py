@@ -38,6 +38,9 @@ from movq_jax.training.generator_step import (
     make_generator_gradients,
     make_reconstruction_loss,
 )
+from movq_jax.training.image_inputs import batch_at as batch_at
+from movq_jax.training.image_inputs import eval_batches as eval_batches
+from movq_jax.training.image_inputs import train_batches as train_batches
 from movq_jax.training.metrics import Metrics, average
 from movq_jax.training.optimizers import make_optimizer
 from movq_jax.training.perceptual import make_perceptual
@@ -45,9 +48,19 @@ from movq_jax.training.state import TrainState, advance, ema_update
 
 Batch = dict[str, jax.Array]  # image: uint8 [B, H, W, 3]; mask: bool [B] in evaluation
 
-BEST_METRIC = "val/psnr"  # the larger, the better
 MAX_COUNTED = 2**18  # codes of a book
 PHASES = ("reconstruction", "warmup", "adversarial")
+
+
+def resolve(config: ConfigDict, workdir: epath.PathLike, train: Any) -> ConfigDict:
+    """A tokenizer's config says everything already."""
+    del workdir, train
+    return config
+
+
+def score(values: dict[str, float]) -> float:
+    """Of the metrics of an evaluation: the larger, the better."""
+    return values["val/psnr"]
 
 
 def init_state(config: ConfigDict) -> TrainState:
@@ -275,15 +288,16 @@ def make_reconstruct(config: ConfigDict) -> Callable:
 
 def preview(
     config: ConfigDict,
-) -> Callable[[TrainState, Batch], dict[str, np.ndarray]]:
-    """(state, batch) -> pictures for the log: name -> uint8 [H, W, 3]."""
+) -> Callable[[TrainState, Batch, Any], dict[str, np.ndarray]]:
+    """(state, batch, frozen) -> pictures for the log: name -> uint8 [H, W, 3]."""
     reconstruct = make_reconstruct(config)
 
     @jax.jit
     def shown(state, images):
         return to_uint8(reconstruct(state, from_uint8(images)).x_hat)
 
-    def pictures(state: TrainState, batch: Batch) -> dict[str, np.ndarray]:
+    def pictures(state: TrainState, batch: Batch, frozen: Any) -> dict[str, np.ndarray]:
+        del frozen
         reconstructions = np.asarray(shown(state, batch["image"]))
         originals = np.asarray(batch["image"])
         keep = np.asarray(batch["mask"])

@@ -10,7 +10,6 @@ from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 
-from movq_jax.data import pipeline
 from movq_jax.training import sharding
 from movq_jax.training.checkpoints import Checkpoints, abstract_state
 from movq_jax.training.console import Console
@@ -79,7 +78,7 @@ class Trainer:
         """The run's checkpoints."""
         return Checkpoints(
             self.workdir,
-            best_metric=self.task.BEST_METRIC,
+            score=self.task.score,
             keep=self.config.checkpoint.keep,
             read_only=read_only,
         )
@@ -111,15 +110,17 @@ class Trainer:
             )
         return self.train_steps[phase]
 
-    def train_batches(self, start: int, **changes: Any) -> pipeline.Batches:
-        """This host's slices of the training batches from number `start` on."""
-        return pipeline.train_batches(
-            {**self.config.data, **changes},
-            seed=self.config.seed,
-            batch_size=self.config.train.batch_size,
-            start=start,
+    def train_batches(self, start: int, **changes: Any):
+        """This host's slices of the training batches from number `start` on.
+
+        `changes` are fields of `config.data`.
+        """
+        return self.task.train_batches(
+            self.config,
+            start,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            **changes,
         )
 
     def evaluate(
@@ -127,3 +128,7 @@ class Trainer:
     ) -> dict[str, float] | None:
         """See `Evaluator.evaluate`."""
         return self.evaluator.evaluate(state, self.frozen, stopped)
+
+    def pictures(self, state: TrainState) -> dict[str, Any]:
+        """See `Evaluator.pictures`."""
+        return self.evaluator.pictures(state, self.frozen)

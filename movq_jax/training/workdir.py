@@ -145,10 +145,12 @@ def config_to_evaluate(workdir: epath.PathLike, config: ConfigDict) -> ConfigDic
       UserError: no run lives in `workdir`, its model differs, or it is the run of a
         version whose configs had fewer keys.
     """
-    stored = read_config(workdir)
-    if stored is None:
-        raise UserError(f"there is no run in {workdir}: train one with --mode=train")
-    lines = difference({"model": stored.model}, {"model": config.model})
+    stored = check_is_run(workdir)
+    parts = [part for part in ("model", "tokens") if part in config or part in stored]
+    lines = difference(
+        {part: stored[part] for part in parts if part in stored},
+        {part: config[part] for part in parts if part in config},
+    )
     refuse_changes(workdir, lines)
     lacking = missing_keys(stored, config)
     if lacking:
@@ -157,6 +159,18 @@ def config_to_evaluate(workdir: epath.PathLike, config: ConfigDict) -> ConfigDic
             f"{', '.join(f'config.{key}' for key in lacking)}: another version of "
             "movq_jax trained this run, and has to evaluate it"
         )
+    return stored
+
+
+def check_is_run(workdir: epath.PathLike) -> ConfigDict:
+    """The config of the run in `workdir`.
+
+    Raises:
+      UserError: no run lives there.
+    """
+    stored = read_config(workdir)
+    if stored is None:
+        raise UserError(f"there is no run in {workdir}: train one with --mode=train")
     return stored
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from movq_jax.config import apply_override, schema, split_overrides
+from movq_jax.config import apply_override, prior_schema, schema, split_overrides
 from movq_jax.config.overrides import parse_override
 from movq_jax.errors import UserError
 
@@ -147,3 +147,32 @@ def test_a_familys_member_may_get_fields_that_the_config_does_not_have(config):
         assert found == value and type(found) is type(value)
     with pytest.raises(UserError, match="expects a whole number, not 'x'"):
         apply_override(config, "model.quantizer.codebook_size", "x")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("sample.temperature", "0.9", 0.9),
+        ("sample.temperature", "(1.0, 0.9)", (1.0, 0.9)),
+        ("sample.top_k", "(8,16)", (8, 16)),
+        ("sample.top_p", "1", 1),
+        ("sample.order.name", "halton", "halton"),
+        ("loss.mask.exponent", "2.0", 2.0),
+        ("model.channels", "{'name': 'parallel'}", {"name": "parallel"}),
+    ],
+)
+def test_values_of_a_prior(key, text, value):
+    config = prior_schema.prior_config()
+    apply_override(config, key, text)
+    for part in key.split("."):
+        config = config[part]
+    assert (config.to_dict() if hasattr(config, "to_dict") else config) == value
+
+
+def test_what_is_no_number_of_a_channel():
+    config = prior_schema.prior_config()
+    for text in ("high", "()", "(1, 'a')"):
+        with pytest.raises(UserError, match="config.sample.temperature expects"):
+            apply_override(config, "sample.temperature", text)
+    with pytest.raises(UserError, match="there is no config.sample.temperatur"):
+        apply_override(config, "sample.temperatur", "1.0")

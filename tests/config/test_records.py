@@ -7,7 +7,9 @@ from movq_jax.config import (
     difference,
     forbidden_changes,
     from_json,
+    kind_of,
     missing_keys,
+    prior_schema,
     schema,
     to_json,
 )
@@ -99,3 +101,26 @@ def test_from_json_refuses_what_is_no_config(text):
 def test_to_json_refuses_what_json_does_not_know():
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json({"a": float("nan")})
+
+
+def test_a_prior_is_told_from_a_tokenizer(config):
+    prior = prior_schema.prior_config()
+    assert (kind_of(config), kind_of(prior)) == ("tokenizer", "prior")
+    assert difference(prior, from_json(to_json(prior))) == []
+    stored = json.loads(to_json(prior))
+    del stored["cache"]
+    with pytest.raises(ValueError, match="it lacks cache"):
+        from_json(json.dumps(stored))
+
+
+def test_what_a_prior_may_change_when_it_resumes():
+    old, new = prior_schema.prior_config(), prior_schema.prior_config()
+    new.tokenizer, new.sample.steps, new.eval.nll_samples = "elsewhere", 3, 1
+    assert forbidden_changes(old, new) == []
+    new.tokens.fingerprint, new.cache.train = "b", "tokens"
+    assert forbidden_changes(old, new) == [
+        "cache.train: '' -> 'tokens'",
+        "tokens.fingerprint: '' -> 'b'",
+    ]
+    old.cache.train, old.tokens.fingerprint = "before", "b"  # it lies elsewhere now
+    assert forbidden_changes(old, new) == []

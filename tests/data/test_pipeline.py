@@ -308,3 +308,26 @@ def test_real_photographs(real_samples, data_config, tmp_path):
     images = images_of(data_config, 3, batch_size=8)
     assert images.shape == (3, 8, 224, 224, 3)
     assert 40 < images.mean() < 240 and images.std() > 20
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_threads": 0}, {"num_workers": 2}, {"decode_once": True}]
+)
+def test_each_image_comes_with_its_label(data_config, options):
+    config = data_config | options
+    with train_batches(config, seed=0, batch_size=4, start=1) as batches:
+        for n in range(4):
+            batch = next(batches)
+            assert set(batch) == {"image", "label"}
+            assert batch["label"].dtype == np.int32
+            assert batch["label"].tolist() == (numbers(batch["image"]) % 2).tolist()
+            alone = batch_at(config, 1 + n, seed=0, batch_size=4)
+            np.testing.assert_array_equal(alone["label"], batch["label"])
+    with eval_batches(config, batch_size=4, split="train") as batches:
+        found = list(batches)
+    mask, labels, images = (
+        np.concatenate([batch[name] for batch in found])
+        for name in ("mask", "label", "image")
+    )
+    assert labels[mask].tolist() == (numbers(images[mask]) % 2).tolist()
+    assert (labels[~mask] == -1).all()

@@ -9,7 +9,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from movq_jax.data.images import decode_image
-from movq_jax.data.sources import find_dataset, open_split, resolve_data_dir
+from movq_jax.data.sources import (
+    find_dataset,
+    open_split,
+    read_classes,
+    resolve_data_dir,
+)
 from movq_jax.errors import UserError
 
 
@@ -201,3 +206,9 @@ def test_our_datasets_are_read_by_tensorflow_datasets(data_dir):
     for index in range(13):
         assert theirs[index]["image"] == ours[index]["image"]
         assert theirs[index]["label"] == ours[index]["label"]
+
+
+def test_the_names_of_the_classes(data_dir):
+    assert read_classes(place(data_dir)) == ("a", "b")
+    with pytest.raises(UserError, match="is not prepared"):
+        read_classes(place(data_dir, "smal"))

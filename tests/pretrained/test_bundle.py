@@ -306,9 +306,12 @@ def test_a_model_has_no_such_numbers(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_kind_is_no_tokenizer(workdir):
+def test_another_kind_is_refused(workdir):
+    edit(workdir, kind="fish")
+    with pytest.raises(UserError, match=r"is a fish, neither a tokenizer nor a prior"):
+        movq_jax.load(workdir)
     edit(workdir, kind="prior")
-    with pytest.raises(UserError, match=r"the model in .* is a prior, not a tokenizer"):
+    with pytest.raises(UserError, match=r"the bundle .* lacks prior, tokens, sample"):
         movq_jax.load(workdir)
 
 

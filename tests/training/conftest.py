@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from movq_jax.config import load_config
+from movq_jax.data.tokens import shards
+from movq_jax.data.tokens.plan import Plan
+from movq_jax.pretrained.bundle import read_bundle
 from movq_jax.tools import prepare
+from movq_jax.training import image_inputs
 from movq_jax.training.metrics import average
 from movq_jax.training.state import TrainState, advance
 
@@ -108,7 +112,7 @@ def stage():
         return eval_step
 
     def preview(config):
-        return lambda state, batch: {"val/first": np.asarray(batch["image"][0])}
+        return lambda state, batch, frozen: {"val/first": np.asarray(batch["image"][0])}
 
     made = types.SimpleNamespace(
         check=lambda config: None,
@@ -120,8 +124,78 @@ def stage():
         make_eval_step=make_eval_step,
         preview=preview,
         fits_to_data=lambda config, step: False,
-        BEST_METRIC="val/psnr",
+        score=lambda values: values["val/psnr"],
+        resolve=lambda config, workdir, train: config,
+        train_batches=image_inputs.train_batches,
+        batch_at=image_inputs.batch_at,
+        eval_batches=image_inputs.eval_batches,
     )
     made.load_frozen = lambda config: made.frozen
     made.save_bundle = lambda c, w, state, v: made.saved.append(int(state.step))
     return made
+
+
+@pytest.fixture
+def token_cache(tiny_bundle, tmp_path):
+    """Write a token cache of the tiny MoVQ: `token_cache("name", ids, labels)`.
+
+    ids are int32 [n, h, w, 2] below 32; fields of the plan may be changed.
+    """
+
+    def write(name, ids, labels=None, **changes):
+        fields = {
+            "fingerprint": read_bundle(tiny_bundle).fingerprint,
+            "codebook_sizes": (32, 32),
+            "channel_books": ("codebook", "codebook"),
+            "factor": 4,
+            "image_size": 4 * ids.shape[1],
+            "preprocessing": {"resize": {"name": "squash"}, "image_size": 8},
+            "flip": False,
+            "micro_batch": 1,
+            "dataset": "small/1.0.0",
+            "dataset_fingerprint": None,
+            "split": "train",
+            "num_examples": len(ids),
+            "num_shards": 1,
+            "classes": ("cat", "dog", "eel"),
+        }
+        plan, folder = Plan(**fields | changes), tmp_path / name
+        shards.begin(folder, plan)
+        labels = [n % 3 for n in range(len(ids))] if labels is None else labels
+        records = [plan.pack(*pair) for pair in zip(labels, ids[:, None], strict=True)]
+        shards.write_shard(folder, plan, 0, records)
+        shards.complete(folder, plan)
+        return str(folder)
+
+    return write
+
+
+@pytest.fixture
+def toy_ids():
+    """What a prior can learn: one grid of 2 x 2 positions and its mirror, 16 times."""
+    grid = np.array([[[3, 7], [11, 7]], [[30, 1], [3, 2]]], np.int32)
+    return np.stack([grid, grid[:, ::-1]] * 8)
+
+
+@pytest.fixture
+def prior_config(tiny_bundle, token_cache, toy_ids):
+    """Make a config of a tiny prior that learns `toy_ids` from a cache."""
+
+    def make(*overrides, spec="maskgit_photos:tiny", cache=None):
+        cache = token_cache("toy", toy_ids) if cache is None else cache
+        small = [
+            f"tokenizer={tiny_bundle}",
+            f"cache.train={cache}",
+            f"cache.eval={cache}",
+            "model.width=16",
+            "model.depth=1",
+            "model.dropout=0.0",
+            "data.image_size=8",
+            "data.eval.image_size=8",
+            "train.batch_size=8",
+            "optim.gen.learning_rate=1e-2",
+            "optim.schedule.name=constant",
+        ]
+        return load_config(spec, [*small, *overrides])
+
+    return make

@@ -31,7 +31,7 @@ ABSTRACT = abstract_state(jax.eval_shape(lambda: state(0)), EVERYWHERE)
 
 
 def opened(workdir, keep=2):
-    return Checkpoints(workdir, best_metric="val/psnr", keep=keep)
+    return Checkpoints(workdir, score=lambda values: values["val/psnr"], keep=keep)
 
 
 def save(workdir, scores):

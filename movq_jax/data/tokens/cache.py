@@ -7,7 +7,8 @@
         "tokens/", fingerprint=tok.fingerprint, seed=0, batch_size=64, start=0
     )
 
-Batch n depends on (cache, seed, batch_size, n) alone, as that of images does: see
+`eval_token_batches` yields each record once, in order. For training, batch n depends on
+(cache, seed, batch_size, n) alone, as that of images does: see
 `movq_jax.data.pipeline`. What a cache is: see `movq_jax.data.tokens.manifest`.
 """
 
@@ -212,6 +213,68 @@ def token_batches(
     first = start * process_count + process_index
     of = slice(first, None, process_count)
     return Threads(slices, of, num_threads=num_threads, ahead=4 * num_threads)
+
+
+def eval_token_batches(
+    folder: str | os.PathLike,
+    *,
+    fingerprint: str,
+    batch_size: int,
+    num_examples: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 1,
+) -> Threads:
+    """Yield a cache once, in its order and not mirrored, as batches of one size.
+
+    The last batch is filled up with rows whose mask is False; all processes yield the
+    same number of batches.
+
+    Args:
+        folder: of the cache.
+        fingerprint: of the tokenizer that must have made it.
+        batch_size: of the global batch, a multiple of `process_count`.
+        num_examples: stop after so many (None: all).
+        process_index: which slice of each batch to yield.
+        process_count: how many slices there are.
+        num_threads: that read ahead; 0: none besides the caller's.
+
+    Returns:
+        An iterator over {"ids": int32 [b, h, w, M], "label": int32 [b], "mask": bool
+        [b]} with b = batch_size / process_count; a label of -1 is none.
+
+    Raises:
+        UserError: as `token_batches`.
+    """
+    size = slice_size(batch_size, process_count)
+    cache = TokenCache.open(folder)
+    cache.check_fits(fingerprint)
+    count = len(cache) if num_examples is None else min(num_examples, len(cache))
+    # Whole global batches: a process whose slice is all padding yields it too.
+    end = -(-count // batch_size) * process_count
+    of = slice(process_index, end, process_count)
+    slices = _Ordered(cache, count, size)
+    return Threads(slices, of, num_threads=num_threads, ahead=4 * num_threads)
+
+
+class _Ordered(Sequence[Batch]):
+    """The first `count` examples in slices of `size`, padded without end."""
+
+    def __init__(self, cache: TokenCache, count: int, size: int) -> None:
+        self._cache, self._count, self._size = cache, count, size
+
+    def __len__(self) -> int:
+        return sys.maxsize // self._size
+
+    def __getitem__(self, number: int) -> Batch:
+        plan = self._cache.manifest.plan
+        numbers = np.arange(self._size) + number * self._size
+        mask = numbers < self._count
+        ids = np.zeros((self._size, *plan.grid, plan.num_channels), np.int32)
+        labels = np.full(self._size, -1, np.int32)
+        if mask.any():
+            ids[mask], labels[mask] = self._cache.read(numbers[mask].tolist())
+        return {"ids": ids, "label": labels, "mask": mask}
 
 
 class _Slices(Sequence[Batch]):

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from movq_jax.data.tokens import shards as token_shards
-from movq_jax.data.tokens.cache import TokenCache, token_batches
+from movq_jax.data.tokens.cache import (
+    TokenCache,
+    eval_token_batches,
+    token_batches,
+)
 from movq_jax.data.tokens.manifest import Refused, read_manifest
 from movq_jax.data.tokens.plan import MAX_SHARDS, Plan
 from movq_jax.errors import UserError
@@ -392,3 +396,41 @@ def test_what_is_no_json_is_refused(folder, plan, text):
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match="manifest.json is damaged or was changed"):
         read_manifest(path)
+
+
+def ordered(folder, **changes):
+    """Return all batches of an evaluation."""
+    keywords = {"fingerprint": MODEL, "batch_size": 4}
+    with eval_token_batches(folder, **keywords | changes) as iterator:
+        return list(iterator)
+
+
+@pytest.mark.parametrize(("num_examples", "count"), [(None, 13), (6, 6), (99, 13)])
+def test_evaluation_has_each_record_once_and_in_order(folder, num_examples, count):
+    plan = make_plan(flip=True)  # of which the mirrored ones are left out
+    fill(folder, plan)
+    found = ordered(folder, num_examples=num_examples)
+    assert len(found) == -(-count // 4)
+    mask = np.concatenate([batch["mask"] for batch in found])
+    assert mask.sum() == count and mask[:count].all()
+    assert numbers_of(found)[mask].tolist() == list(range(count))
+    labels = np.concatenate([batch["label"] for batch in found])
+    assert labels[:count].tolist() == [label_of(number) for number in range(count)]
+    assert not numbers_of(found)[~mask].any() and (labels[~mask] == -1).all()
+
+
+def test_processes_share_an_evaluation(folder, plan):
+    fill(folder, plan)
+    whole = ordered(folder)
+    parts = [ordered(folder, process_index=i, process_count=2) for i in range(2)]
+    assert len(parts[0]) == len(parts[1]) == len(whole)
+    for first, second, both in zip(*parts, whole, strict=True):
+        for name in both:
+            together = np.concatenate([first[name], second[name]])
+            np.testing.assert_array_equal(together, both[name])
+
+
+def test_an_evaluation_of_another_tokenizer_is_refused(folder, plan):
+    fill(folder, plan)
+    with pytest.raises(UserError, match="was made by the tokenizer"):
+        ordered(folder, fingerprint="b" * 64)
