@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PSNR_MARGIN = 1.0  # dB: other processors round otherwise, and training amplifies it
 LEAST_PSNR = 25.0
 LEAST_USAGE = 0.8
+MOST_BITS = 7.5  # an index; 8 would be to know nothing of 256 codes
 
 pytestmark = pytest.mark.demo
 
@@ -66,4 +67,25 @@ def test_the_demo_keeps_its_promises(tmp_path):
     assert list((workdir / "tensorboard").iterdir())
 
     demo(workdir, tmp_path / "data")  # again: nothing is trained twice
+    assert records(workdir) == log
+
+    the_prior_learns(tmp_path, workdir)
+
+
+def the_prior_learns(tmp_path, tokenizer):
+    """Stage 2, on the tokenizer of the demo."""
+    workdir = tmp_path / "prior"
+    settings = {"script": "demo_prior.sh", "TOKENIZER": str(tokenizer)}
+    printed = demo(workdir, tmp_path / "data", **settings)
+
+    for place in ("samples/grid.png", "inpaint/overview.png"):
+        assert str(workdir / place) in printed
+        with Image.open(workdir / place) as picture:
+            assert picture.width > 200
+    assert len(list((workdir / "samples" / "samples").glob("*.png"))) == 32
+    log = records(workdir)
+    bits = [record["val/bits_per_token"] for record in log if "val/accuracy" in record]
+    assert bits[-1] < min(bits[0], MOST_BITS)
+
+    demo(workdir, tmp_path / "data", **settings)  # again: nothing is trained twice
     assert records(workdir) == log

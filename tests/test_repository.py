@@ -42,7 +42,10 @@ def test_the_readmes_links_lead_somewhere():
         assert (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("script", ["launch/demo.sh", "launch/demo_prior.sh", ".ci/run"])
+SCRIPTS = ["launch/demo.sh", "launch/demo_prior.sh", ".ci/run"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_shell_scripts_are_executable_and_parse(script):
     assert (ROOT / script).stat().st_mode & 0o100
     subprocess.run(["bash", "-n", ROOT / script], check=True)
