@@ -12,7 +12,7 @@ of configs/movq_pictures.py first, into WORKDIR/tokenizer, or takes the one of
 Of MaskGIT (2202.04200) are masks, smoothing and sampling; a class is dropped one time
 in ten, for guidance. The sizes, 6 blocks of width 192, a depth head of 2 and 1,500
 steps of 32 pictures, are made for a few thousand pictures and a CPU: on a GPU, give
---config.model.width=512 --config.train.num_steps=20000 and the like.
+--config.model.width=512 --config.model.heads=8 --config.model.mlp=2048, more steps.
 
 Number to reach: see README, "Priors". Cost: 30 minutes on 2 CPU cores, after the
 tokenizer's.

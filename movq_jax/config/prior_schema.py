@@ -153,7 +153,7 @@ def few_photographs(config: ConfigDict) -> ConfigDict:
 
 
 def _tokens() -> dict:
-    """Filled in when a run begins, and then part of it: see `training.prior_inputs`."""
+    """Filled in when a run begins, then part of it: see `training.prior_resolving`."""
     return {
         "fingerprint": "",  # of the tokenizer
         "grid": (0, 0),  # rows and columns of positions

@@ -1,14 +1,14 @@
 """Sheets of the codebook report: decoded codes, and the best and worst images."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from movq_jax.evaluation.lettering import cut_middle, font, text_width
 from movq_jax.evaluation.pictures import BACKGROUND, FAINT_INK, INK, thumbnail
 from movq_jax.evaluation.rows import Row
 
@@ -55,9 +55,9 @@ def mosaic(
     room = min(MAX_TILE, SHEET_WIDTH // columns)
     scale = max(1, (room - 4) // factor)
     side, gap = factor * scale, 3 if factor * scale < 24 else 5
-    pitch, font = side + gap, _font(15)
+    pitch, letters = side + gap, font(15)
     labels = [f"{code:,}" for code in codes[::columns]]
-    left = MARGIN + max(math.ceil(font.getlength(label)) for label in labels) + GAP
+    left = MARGIN + max(text_width(label, 15) for label in labels) + GAP
     rows = len(labels)
     sheet = Image.new(
         "RGB", (left + columns * pitch + MARGIN, rows * pitch + 2 * MARGIN), BACKGROUND
@@ -67,7 +67,7 @@ def mosaic(
     every = max(1, math.ceil(18 / pitch))
     for row in range(0, rows, every):
         place = (left - GAP, MARGIN + row * pitch + side // 2)
-        draw.text(place, labels[row], FAINT_INK, font, anchor="rm")
+        draw.text(place, labels[row], FAINT_INK, letters, anchor="rm")
     for number in range(count):
         x = left + number % columns * pitch
         y = MARGIN + number // columns * pitch
@@ -126,15 +126,4 @@ def _write(
     ink: tuple[int, int, int],
 ) -> None:
     """Write one line centred below a point, its middle left out where it is long."""
-    font = _font(15)
-    kept = len(text)
-    cut = text
-    while font.getlength(cut) > CELL and kept > 2:
-        kept -= 1
-        cut = f"{text[: kept // 2]}...{text[-(kept - kept // 2) :]}"
-    draw.text(where, cut, ink, font, anchor="ma")
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=size)
+    draw.text(where, cut_middle(text, 15, CELL), ink, font(15), anchor="ma")

@@ -4,16 +4,16 @@ Small images are enlarged by a whole number without smoothing, so that every pix
 the model stays to be seen; large ones are reduced to fit their cell.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from movq_jax.errors import UserError
 from movq_jax.evaluation import pixels
+from movq_jax.evaluation.lettering import cut_middle, font, text_width
 
 BACKGROUND = (250, 250, 250)
 INK = (32, 33, 36)
@@ -49,8 +49,8 @@ def side_by_side(
     caption = psnr_caption(original, reconstruction) if caption is None else caption
     needed = (
         2 * box[0] + GAP,
-        _text_width(caption, font_size),
-        2 * _text_width(TITLES[1], font_size) + 3 * GAP,
+        text_width(caption, font_size),
+        2 * text_width(TITLES[1], font_size) + 3 * GAP,
     )
     card_width = max(needed)
     header = _text_height(font_size) + GAP
@@ -215,29 +215,9 @@ def _write(
     width: int | None = None,
 ) -> None:
     """Write one line, centred below the point `where`, cut to fit `width`."""
-    text = _cut(text, font_size, width or image.width)
-    ImageDraw.Draw(image).text(where, text, ink, _font(font_size), anchor="ma")
-
-
-def _cut(text: str, font_size: int, width: int) -> str:
-    """Return `text`, with an ellipsis in its middle where it is too wide."""
-    if _text_width(text, font_size) <= width:
-        return text
-    for kept in range(len(text) - 1, 1, -1):
-        shorter = f"{text[: kept // 2]}...{text[-(kept - kept // 2) :]}"
-        if _text_width(shorter, font_size) <= width:
-            return shorter
-    return ""
-
-
-def _text_width(text: str, font_size: int) -> int:
-    return math.ceil(_font(font_size).getlength(text))
+    text = cut_middle(text, font_size, width or image.width)
+    ImageDraw.Draw(image).text(where, text, ink, font(font_size), anchor="ma")
 
 
 def _text_height(font_size: int) -> int:
     return math.ceil(font_size * 1.3)
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=size)

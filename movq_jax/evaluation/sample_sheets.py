@@ -1,15 +1,15 @@
 """Sheets of samples, and how a sample came to be: as a strip, and as a GIF."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence, Sized
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from movq_jax.errors import UserError
+from movq_jax.evaluation.lettering import cut_end, font, text_width, writable
 from movq_jax.evaluation.pictures import BACKGROUND, FAINT_INK, INK, thumbnail
 
 MARGIN, GAP = 16, 4
@@ -159,7 +159,7 @@ def decoding_strip(
             sheet.paste(Image.fromarray(image), (left, below))
     room = sheet.width - 2 * MARGIN
     title = "above: what is known; below: how likely what was drawn is,"
-    if _font(13).getlength(title) + 2 * SCALE_WIDTH > room:
+    if text_width(title, 13) + 2 * SCALE_WIDTH > room:
         title = "how likely:"
     _legend(sheet, (MARGIN, MARGIN + rows * pitch), scale, room, title)
     return np.asarray(sheet)
@@ -252,19 +252,19 @@ def _legend(
     title: str = "",
 ) -> None:
     """Draw the scale of the confidence: a bar with probabilities at its ends."""
-    font = _font(13)
+    letters = font(13)
     left, top = corner
     low, high = (f"{math.exp(log_p):.2g}" for log_p in scale)
     low = f"{title} {low}".strip()
-    start = left + math.ceil(font.getlength(low)) + GAP
-    stop = left + width - math.ceil(font.getlength(high)) - GAP
+    start = left + text_width(low, 13) + GAP
+    stop = left + width - text_width(high, 13) - GAP
     stop = max(start + 1, min(start + SCALE_WIDTH, stop))
     shares = np.linspace(*scale, stop - start, dtype=np.float32)
     bar = heat_map(shares[None], scale).repeat(12, axis=0)
     sheet.paste(Image.fromarray(bar), (start, top + 2))
     draw = ImageDraw.Draw(sheet)
-    draw.text((left, top), low, FAINT_INK, font)
-    draw.text((stop + GAP, top), high, FAINT_INK, font)
+    draw.text((left, top), low, FAINT_INK, letters)
+    draw.text((stop + GAP, top), high, FAINT_INK, letters)
 
 
 def _sheet(
@@ -276,9 +276,8 @@ def _sheet(
     pictures = [[_shown(image, cell) for image in row] for row in rows]
     height = max(image.shape[0] for row in pictures for image in row)
     width = max(image.shape[1] for row in pictures for image in row)
-    font = _font(15)
-    labels = [_cut(name or "", font, 2 * CELL) for name in names]
-    room = max(math.ceil(font.getlength(label)) for label in labels)
+    labels = [cut_end(name or "", 15, 2 * CELL) for name in names]
+    room = max(text_width(label, 15) for label in labels)
     left = MARGIN + (room + 2 * GAP if room else 0)
     columns = max(map(len, pictures))
     sheet = _blank(
@@ -288,7 +287,9 @@ def _sheet(
     draw = ImageDraw.Draw(sheet)
     for row, (label, images) in enumerate(zip(labels, pictures, strict=True)):
         top = MARGIN + row * (height + GAP)
-        draw.text((left - 2 * GAP, top + height // 2), label, INK, font, anchor="rm")
+        draw.text(
+            (left - 2 * GAP, top + height // 2), label, INK, font(15), anchor="rm"
+        )
         for column, image in enumerate(images):
             sheet.paste(Image.fromarray(image), (left + column * (width + GAP), top))
     return np.asarray(sheet)
@@ -308,18 +309,9 @@ def _write(
 ) -> None:
     """Write one line, centred below a point, as large as fits."""
     size = 15
-    while size > 9 and _font(size).getlength(text) > width:
+    while size > 9 and text_width(writable(text), size) > width:
         size -= 1
-    draw.text(where, _cut(text, _font(size), width), ink, _font(size), anchor="ma")
-
-
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return `text`, its end left out where it is too wide."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    draw.text(where, cut_end(text, size, width), ink, font(size), anchor="ma")
 
 
 def _check_some(items: Sized) -> None:
@@ -329,8 +321,3 @@ def _check_some(items: Sized) -> None:
 
 def _blank(width: int, height: int) -> Image.Image:
     return Image.new("RGB", (width, height), BACKGROUND)
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=size)

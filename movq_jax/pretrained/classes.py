@@ -72,7 +72,12 @@ def balanced_labels(
 
     Returns:
       int32 [n].
+
+    Raises:
+      UserError: there is no class.
     """
+    if not len(classes):
+        raise UserError("no class is named to draw from: name one, or leave it out")
     runs, places = np.divmod(numbers, len(classes))
     different, which = np.unique(runs, return_inverse=True)
     shuffled = [

@@ -24,6 +24,10 @@ def as_labels(
     """
     if isinstance(labels, (str, int, np.integer)):
         labels = [labels] * num
+    if not isinstance(labels, (Sequence, np.ndarray)) and not hasattr(labels, "shape"):
+        raise UserError(
+            f"labels is {labels!r}; give a class by name or number, or one an image"
+        )
     labels = [label.item() if hasattr(label, "item") else label for label in labels]
     if len(labels) != num:
         raise UserError(f"there are {len(labels)} labels for {num} images")

@@ -41,7 +41,7 @@ def load(
     try:
         if bundle.kind == "tokenizer":
             return PretrainedTokenizer(bundle, micro_batch=micro_batch)
-        return PretrainedPrior(read_prior_bundle(path), micro_batch=micro_batch)
+        return PretrainedPrior(read_prior_bundle(path, bundle), micro_batch=micro_batch)
     except UserError as error:
         raise UserError(f"the model in {path} cannot be used: {error}") from error
 

@@ -27,7 +27,11 @@ from movq_jax.pretrained.steps import Steps, masked_steps, row_steps
 from movq_jax.pretrained.tokenizer import PretrainedTokenizer, default_micro_batch
 from movq_jax.sampling.autoregressive import decode_autoregressive
 from movq_jax.sampling.keys import image_keys
-from movq_jax.sampling.likelihood import nll_autoregressive, nll_masked
+from movq_jax.sampling.likelihood import (
+    nll_autoregressive,
+    nll_masked,
+    surprise,
+)
 from movq_jax.sampling.masked import decode_masked
 from movq_jax.sampling.options import SampleOptions
 from movq_jax.sampling.plan import Plan, autoregressive_plan, masked_plan
@@ -96,6 +100,18 @@ class PretrainedPrior:
             f"PretrainedPrior({self.kind}, grid={h}x{w}, M={self.num_channels}, "
             f"classes={self.num_classes}, fingerprint={self.fingerprint[:12]})"
         )
+
+    @property
+    def num_units(self) -> int:
+        """What is drawn as a whole: positions, or indices where each is drawn alone."""
+        if self.kind == "masked" and self._module.whole_positions:
+            return self.tokens.num_positions
+        return self.tokens.units
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the prior, without its tokenizer."""
+        return sum(array.size for array in jax.tree.leaves(self._params))
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -224,6 +240,8 @@ class PretrainedPrior:
             raise UserError("nll needs the labels of the images: the prior has classes")
         check_whole("samples", samples, 1, MAX_IMAGES)
         ids = np.asarray(ids)
+        if ids.ndim != 4:
+            raise UserError(f"ids must be [B, h, w, M], not {list(ids.shape)}")
         everything = np.ones(ids.shape, bool)
         images = self._images(len(ids), labels, seed, 0, ids, everything)
         found = self._run(self._nll, images, seed, devices, static=samples)
@@ -334,9 +352,7 @@ class PretrainedPrior:
     def _log_p(self, variables, images, _):
         """log p of each index [B, N, M], given those before it."""
         logits = self._module.apply(variables, images["ids"], images["labels"])
-        log_p = jax.nn.log_softmax(logits)
-        chosen = images["ids"][..., None]
-        return jnp.take_along_axis(log_p, chosen, axis=-1)[..., 0]
+        return -surprise(logits, images["ids"])
 
     def _nll(self, variables, images, samples):
         ids, labels = images["ids"], images["labels"]

@@ -62,15 +62,19 @@ def write_prior_bundle(
     )
 
 
-def read_prior_bundle(path: epath.PathLike) -> PriorBundle:
+def read_prior_bundle(path: epath.PathLike, prior: Bundle | None = None) -> PriorBundle:
     """Reads the bundle of a prior at `path`: the bundle's folder, or a workdir.
+
+    Args:
+      path: of the bundle.
+      prior: what `read_bundle` made of it, where that was asked already.
 
     Raises:
       UserError: there is none, it is damaged, it is no prior's, or the tokenizer inside
         is not the one that the prior was trained on.
     """
     folder = find_bundle(path)
-    prior = read_bundle(folder)
+    prior = read_bundle(folder) if prior is None else prior
     if prior.kind != "prior":
         raise UserError(f"the model in {path} is a {prior.kind}, not a prior")
     lacking = [key for key in ("prior", "tokens") if key not in prior.model]

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-NEG_INF = -1e30  # finite: differences of it are no NaN
+from movq_jax.models.priors.heads import NEG_INF
 
 
 def cut(

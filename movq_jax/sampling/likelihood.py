@@ -28,7 +28,7 @@ def nll_autoregressive(
       UserError: a shape is wrong.
     """
     check_shapes(module, ids, labels)
-    channels = jnp.sum(_surprise(module.apply(variables, ids, labels), ids), axis=1)
+    channels = jnp.sum(surprise(module.apply(variables, ids, labels), ids), axis=1)
     return jnp.sum(channels, axis=-1), channels
 
 
@@ -84,16 +84,16 @@ def nll_masked(
         masked = masked.reshape(batch, positions, -1)
         masked = jnp.broadcast_to(masked, ids.shape)
         logits = module.apply(variables, ids, ~masked, labels, ids)
-        surprise = jnp.where(masked, _surprise(logits, ids), 0.0)
+        hidden = jnp.where(masked, surprise(logits, ids), 0.0)
         weight = units / count.astype(jnp.float32)
-        return total + weight[:, None] * jnp.sum(surprise, axis=1), None
+        return total + weight[:, None] * jnp.sum(hidden, axis=1), None
 
     total = jnp.zeros((batch, channels))
     total, _ = jax.lax.scan(sample, total, jnp.arange(samples))
     return jnp.sum(total, axis=-1) / samples, total / samples
 
 
-def _surprise(logits: jax.Array, ids: jax.Array) -> jax.Array:
+def surprise(logits: jax.Array, ids: jax.Array) -> jax.Array:
     """Logits [B, N, M, K] -> -log p of ids, float32 [B, N, M]."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return -jnp.take_along_axis(log_p, ids[..., None], axis=-1)[..., 0]

@@ -119,7 +119,7 @@ def _is_probability(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return is_whole(value) and value >= 0
+    return is_whole(value) and 0 <= value < 2**31
 
 
 _PER_CHANNEL = {

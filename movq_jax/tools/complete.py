@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--num={args.num} is above {MAX_NUM}: draw fewer at a time")
     output = output_folder(args.output)
     files = find_files(args.input, output=output)
-    check_places([output / "overview.png"])
+    check_places([output / "complete.json"])
     prior = _load(args)
     request = _request(args, prior)
     places = _Places(output, files, len(request.titles))
@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         "refused": refusals.as_records(),
     }
+    command.emit_json(record, str(output / "complete.json"))
     command.emit_json(record, args.json)
     print(
         f"pictures: {done}, completions of each: {len(request.titles)}; wrote {output}",
@@ -157,7 +158,8 @@ class _Places(Sequence):
         self._output, self._files, self._count = output, files, count
 
     def completion(self, index: int, number: int) -> Path:
-        return self._output / "completions" / f"{self._files[index].name}-{number}.png"
+        name = f"{self._files[index].name}-{number + 1}.png"
+        return self._output / "completions" / name
 
     def side_by_side(self, index: int) -> Path:
         return self._output / "side_by_side" / f"{self._files[index].name}.png"
@@ -199,8 +201,7 @@ def _request(args: argparse.Namespace, prior: Any) -> Request:
     """
     options = sampling_flags.options(args)
     sampling_flags.check_options(prior, options)
-    if options.get("guidance") and args.classes is None:
-        raise UserError("--guidance leads towards a class: give --classes")
+    sampling_flags.without_classes(prior, args.classes, options)
     titles = [f"completion {number + 1}" for number in range(args.num)]
     labels = None
     if args.classes is not None:
@@ -290,7 +291,7 @@ def _parser() -> command.ArgumentParser:
         default=12,
         help="pictures on the overview at most (default: %(default)s)",
     )
-    sampling_flags.add_flags(parser)
+    sampling_flags.add_flags(parser, masked=False)
     command.add_json_flag(parser)
     return parser
 

@@ -50,6 +50,7 @@ from movq_jax.tools.files import (
     write_png,
 )
 
+MICRO_BATCH = 8  # at most, unless asked for more
 _ADVICE = "make it smaller, lower --num, or use another device"
 
 # A picture, its file and its number -> what became of it.
@@ -75,12 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = edit_flags.parse(sys.argv[1:] if argv is None else argv, __doc__)
     output = output_folder(args.output)
     files = _without_mask(find_files(args.input, output=output), args)
-    outputs = list(outputs_of(args, output, files))
-    refuse_overwriting(outputs, inputs=files)
-    check_places([*outputs, output / "edit.json"])
+    check_places([output / "edit.json"])
     masks = masks_of(args.mask, args.box) if args.edit == "inpaint" else Masks()
-    prior = load(args)
-    editor = make_editor(args, prior)
+    editor = make_editor(args, load(args))
+    outputs = list(outputs_of(args, output, files, editor.variants))
+    refuse_overwriting(outputs, inputs=files)
+    check_places(outputs)
     edit = edit_of(args, editor, masks)
 
     refusals = _Strict(total=len(files))
@@ -125,7 +126,10 @@ def load(args: argparse.Namespace) -> Any:
     Raises:
         UserError: it is not a masked one.
     """
-    prior = sampling_flags.load_prior(args.model, args.micro_batch)
+    # All results of a picture at once; more rows would be of no use.
+    several = args.num * (args.classes or "").count(",") + args.num
+    micro_batch = args.micro_batch or min(several, MICRO_BATCH)
+    prior = sampling_flags.load_prior(args.model, micro_batch)
     if prior.kind != "masked":
         raise UserError(
             f"the prior in {args.model} is {prior.kind}: it draws row after row and "
@@ -140,14 +144,9 @@ def make_editor(args: argparse.Namespace, prior: Any) -> Editor:
     Raises:
         UserError: the prior has no use for one of them, or has no such class.
     """
-    # Only now: it comes with jax.
-    from movq_jax.sampling.options import SampleOptions
-
     options = sampling_flags.options(args)
     sampling_flags.check_options(prior, options)
-    SampleOptions.of(options)  # not for each picture once more
-    if options.get("guidance") and args.classes is None:
-        raise UserError("--guidance leads towards a class: give --classes")
+    sampling_flags.without_classes(prior, args.classes, options)
     return Editor(
         prior,
         variants_of(args, prior),

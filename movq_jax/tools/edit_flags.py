@@ -1,7 +1,6 @@
 """The flags of `movq edit`: one parser for each kind of edit."""
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 
 from movq_jax.errors import UserError
@@ -62,7 +61,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--classes",
-        type=_names,
         metavar="A,B",
         help="classes by name or number, to each of which there are --num results "
         "(default: no class)",
@@ -168,21 +166,6 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
     return share
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty name")
-    stems = [stem(name) for name in names]
-    if len(set(stems)) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r} names a class twice")
-    return names
-
-
-def stem(name: str) -> str:
-    """Return the name of a class as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name.casefold())
 
 
 EDITS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {

@@ -1,6 +1,7 @@
 """What `movq edit` writes: the pictures, the overview's panels and the record."""
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,54 +9,50 @@ from typing import Any
 import numpy as np
 
 import movq_jax
-from movq_jax.tools import edit_flags
+from movq_jax.tools import sampling_flags
 from movq_jax.tools.edit_work import Edited, Editor, Panel, Variant
 from movq_jax.tools.feeding import Refusals
 from movq_jax.tools.files import InputFile, write_png
 
 
-def stems_of(args: argparse.Namespace) -> list[str]:
-    """Return what the files of a picture's results are called."""
-    numbers = range(1, args.num + 1)
-    if args.classes is None:
-        return [str(number) for number in numbers]
-    stems = map(edit_flags.stem, args.classes)
-    return [f"{stem}-{number}" for stem in stems for number in numbers]
-
-
 def variants_of(args: argparse.Namespace, prior: Any) -> list[Variant]:
-    """Return the results of each picture, in the order of `stems_of`.
+    """Return the results of each picture: `--num` of each class, or without one.
 
     Raises:
         UserError: the prior has no such class, or none at all.
     """
+    kinds = [(f"{args.steps} steps" if args.edit == "reconstruct" else "result", "")]
     labels: list[int | None] = [None]
-    titles = [f"{args.steps} steps" if args.edit == "reconstruct" else "result"]
     if args.classes is not None:
-        # Only now: it comes with jax.
-        from movq_jax.pretrained.classes import class_numbers
-
-        labels = class_numbers(args.classes, prior.classes, prior.num_classes)
+        labels = sampling_flags.classes(prior, args.classes)
         names = prior.classes or [f"class {n}" for n in range(prior.num_classes)]
-        titles = [names[label] for label in labels]
-    several = args.num > 1
-    kinds = [
-        (f"{title} ({number})" if several else title, label)
-        for title, label in zip(titles, labels, strict=True)
-        for number in range(1, args.num + 1)
-    ]
+        stems = _stems([names[label] for label in labels], labels)
+        kinds = [(names[n], f"{stem}-") for n, stem in zip(labels, stems, strict=True)]
     return [
-        Variant(title, stem, label)
-        for stem, (title, label) in zip(stems_of(args), kinds, strict=True)
+        Variant(f"{title} ({n})" if args.num > 1 else title, f"{stem}{n}", label)
+        for (title, stem), label in zip(kinds, labels, strict=True)
+        for n in range(1, args.num + 1)
+    ]
+
+
+def _stems(names: Sequence[str], labels: Sequence[int]) -> list[str]:
+    """Return names of classes as parts of files' names, no two alike."""
+    stems = [re.sub(r"[^\w.-]+", "_", name.casefold()) for name in names]
+    return [
+        stem if stems.count(stem) == 1 else f"{stem}-{label}"
+        for stem, label in zip(stems, labels, strict=True)
     ]
 
 
 def outputs_of(
-    args: argparse.Namespace, output: Path, files: Sequence[InputFile]
+    args: argparse.Namespace,
+    output: Path,
+    files: Sequence[InputFile],
+    variants: Sequence[Variant],
 ) -> Iterator[Path]:
     """Yield all PNGs that the command may write."""
     yield output / "overview.png"
-    stems = stems_of(args)
+    stems = [variant.stem for variant in variants]
     stems += ["kept", "top1"] if args.edit == "reconstruct" else []
     for file in files:
         yield from (_place(output, file, stem) for stem in stems)

@@ -1,13 +1,13 @@
 """One sheet of edits: a row a picture, its panels side by side, a title over each."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from movq_jax.evaluation.lettering import cut_end, font
 from movq_jax.evaluation.pictures import BACKGROUND, FAINT_INK, INK, thumbnail
 
 CELL = 256  # the room of a panel in pixels, both ways
@@ -92,14 +92,5 @@ def _write(
     anchor: str = "ma",
 ) -> None:
     """Write one line, its end cut off where it is too long."""
-    font = _font()
-    shown = text
-    while shown and font.getlength(shown) > width:
-        text = text[:-1]
-        shown = text + "..." if text else ""
-    ImageDraw.Draw(sheet).text(where, shown, ink, font, anchor=anchor)
-
-
-@functools.cache
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=FONT_SIZE)
+    shown = cut_end(text, FONT_SIZE, width)
+    ImageDraw.Draw(sheet).text(where, shown, ink, font(FONT_SIZE), anchor=anchor)

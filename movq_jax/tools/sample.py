@@ -58,10 +58,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         _draw(prior, folder, missing, labels, args.seed, options)
         for number in range(min(args.strip, args.num)):
             _write_strip(prior, folder, number, labels, args.seed, options)
+        # A smaller number than before takes nothing off the sheets.
+        there = folder.whole(args.num)
+        labels = prior.labels(there, classes=classes, seed=args.seed)
         _write_sheets(prior, folder, labels)
         npz = None
         if args.npz:
-            npz = folder.write_npz(args.num, labels if prior.num_classes else None)
+            npz = folder.write_npz(there, labels if prior.num_classes else None)
     record = {
         "tool": "sample",
         "version": movq_jax.__version__,
@@ -75,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.emit_json(record, args.json)
     there = args.num - len(missing)
     kept = f"; {there} were there" if there else ""
+    many = "1 image" if len(missing) == 1 else f"{len(missing)} images"
     print(
-        f"drew {len(missing)} images to {folder.path}{kept}",
+        f"drew {many} to {folder.path}{kept}",
         file=command.human_stream(args.json),
     )
 

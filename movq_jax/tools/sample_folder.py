@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import zipfile
@@ -56,11 +57,13 @@ class SampleFolder:
                 for key in sorted({*then, *now})
                 if then.get(key) != now.get(key)
             ]
-            if differences:
+            if differences and self.numbers():
                 raise UserError(
                     f"--output={self.path} holds images of other settings "
                     f"({'; '.join(differences)}): choose another folder, or delete it"
                 )
+            if differences:  # those of a run that was stopped before its first image
+                write_text(place, command.to_json(now) + "\n")
             return
         ours = [self.path / name for name in ("grid.png", "labels.csv", "samples.npz")]
         ours += [self.image(0).parent, self.strip(0, "").parent]
@@ -72,12 +75,26 @@ class SampleFolder:
             )
         write_text(place, command.to_json(now) + "\n")
 
+    def numbers(self) -> set[int]:
+        """Return the numbers of the images that are there."""
+        if not self.image(0).parent.is_dir():
+            return set()
+        names = (Path(entry.name) for entry in os.scandir(self.image(0).parent))
+        return {
+            int(name.stem)
+            for name in names
+            if name.suffix == ".png" and name.stem.isdecimal()
+        }
+
     def missing(self, count: int) -> list[int]:
         """Return which of the first `count` images are not there."""
-        there = set()
-        if self.image(0).parent.is_dir():
-            there = {entry.name for entry in os.scandir(self.image(0).parent)}
-        return [i for i in range(count) if self.image(i).name not in there]
+        there = self.numbers()
+        return [number for number in range(count) if number not in there]
+
+    def whole(self, count: int) -> int:
+        """Return how many images from the first on are there, `count` at least."""
+        there = self.numbers()
+        return next(n for n in itertools.count(count) if n not in there)
 
     def read(self, number: int) -> np.ndarray:
         """Return an image, uint8 [H, W, 3].

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,23 +38,25 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--seed` and how to draw. What is not given is the model's default."""
+def add_flags(parser: argparse.ArgumentParser, *, masked: bool = True) -> None:
+    """Add `--seed` and how to draw. What is not given is the model's default.
+
+    Args:
+        parser: of the command.
+        masked: with what only a masked prior has a use for.
+    """
     parser.add_argument(
         "--seed", type=seed, default=0, help="another one, other images (default: 0)"
     )
-    group = parser.add_argument_group(
-        "how to draw (default: what the prior's config says)"
-    )
-    group.add_argument(
-        "--steps", type=_steps, help="calls of a masked prior for an image"
-    )
-    group.add_argument(
-        "--schedule",
-        type=_member,
-        metavar="NAME",
-        help="cosine, arccos, linear or power:2",
-    )
+    title = "how to draw (default: what the prior's config says)"
+    _add_draw_flags(parser.add_argument_group(title))
+    if masked:
+        _add_masked_flags(parser.add_argument_group("how a masked prior draws"))
+    else:
+        parser.set_defaults(**dict.fromkeys(MASKED_ONLY))
+
+
+def _add_draw_flags(group: Any) -> None:
     group.add_argument(
         "--temperature",
         type=_numbers,
@@ -74,22 +77,33 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "channel",
     )
     group.add_argument(
-        "--choice-temperature",
-        type=_number,
-        metavar="T",
-        help="noise in which indices are kept (order `confidence`)",
-    )
-    group.add_argument(
         "--guidance",
         type=_number,
         metavar="W",
-        help="towards the class: (1 + W) with it - W without it; 0: off",
+        help="towards the class: (1 + W) with it - W without it; 0: off (others count "
+        "1 + W)",
     )
     group.add_argument(
         "--guidance-schedule",
         type=_member,
         metavar="NAME",
         help="constant, linear or power_cosine:3",
+    )
+
+
+def _add_masked_flags(group: Any) -> None:
+    group.add_argument("--steps", type=_steps, help="calls of the prior for an image")
+    group.add_argument(
+        "--schedule",
+        type=_member,
+        metavar="NAME",
+        help="cosine, arccos, linear or power:2",
+    )
+    group.add_argument(
+        "--choice-temperature",
+        type=_number,
+        metavar="T",
+        help="noise in which indices are kept (order `confidence`)",
     )
     group.add_argument(
         "--order",
@@ -99,6 +113,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+MASKED_ONLY = ("steps", "schedule", "choice_temperature", "order")
 NAMES = (
     "steps",
     "schedule",
@@ -143,9 +158,8 @@ def check_options(prior: Any, given: dict[str, Any]) -> None:
     Raises:
         UserError: names the flag.
     """
-    masked_only = ("steps", "schedule", "choice_temperature", "order")
     if prior.kind == "autoregressive":
-        for name in masked_only:
+        for name in MASKED_ONLY:
             if name in given:
                 raise UserError(
                     f"{flag(name)} is for masked priors, and this one is "
@@ -163,6 +177,20 @@ def check_options(prior: Any, given: dict[str, Any]) -> None:
                 f"{flag(name)} has {len(value)} values and the prior "
                 f"{prior.num_channels} channels: give one for all, or one a channel"
             )
+    if "steps" in given and given["steps"] > prior.num_units:
+        raise UserError(
+            f"--steps={given['steps']} is more than the {prior.num_units} units that "
+            "the prior can draw one after the other: give that many or fewer"
+        )
+    try:
+        prior.chosen(**given)
+    except UserError as error:
+        raise UserError(_with_flags(str(error))) from error
+
+
+def _with_flags(message: str) -> str:
+    """Return a message about fields of the options as one about flags."""
+    return re.sub(r"\bsample\.(\w+)", lambda field: flag(field[1]), message)
 
 
 def classes(prior: Any, text: str) -> list[int]:
@@ -177,6 +205,20 @@ def classes(prior: Any, text: str) -> list[int]:
     wanted = split_names(text, prior.classes)
     numbers = class_numbers(wanted, prior.classes, prior.num_classes)
     return list(dict.fromkeys(numbers))
+
+
+def without_classes(prior: Any, named: Any, options: dict[str, Any]) -> None:
+    """Where no class is named there is nothing to guide to: draw without, in place.
+
+    Raises:
+        UserError: guidance was asked for.
+    """
+    if named is not None:
+        return
+    if options.get("guidance"):
+        raise UserError("--guidance leads towards a class: give --classes")
+    if prior.options.guidance:
+        options["guidance"] = 0.0  # the model's own would double the work for nothing
 
 
 @contextlib.contextmanager
@@ -260,7 +302,7 @@ def _member(text: str) -> dict[str, Any]:
         try:
             fields |= {field: read(value)}
         except (KeyError, TypeError, ValueError) as error:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not NAME or NAME:VALUE, such as power:2"
-            ) from error
+            known = {"": name, "roll": f"{name} or {name}:roll"}
+            meant = known[field] if field in known else f"{name}:NUMBER"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meant}") from error
     return fields

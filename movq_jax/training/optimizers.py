@@ -121,7 +121,8 @@ def decayed(params: Any) -> Any:
 
     def is_decayed(path, param) -> bool:
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        return names[-1] == "kernel" and param.ndim >= 2
+        # Several kernels of one module are numbered: kernel_0, kernel_1.
+        return names[-1].partition("_")[0] == "kernel" and param.ndim >= 2
 
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 

@@ -16,7 +16,7 @@ def check(config: ConfigDict) -> None:
     """Refuses what would only fail, or mislead, in the middle of training.
 
     Args:
-      config: with its `tokens`, see `prior_inputs.resolve`.
+      config: with its `tokens`, see `prior_resolving.resolve`.
 
     Raises:
       UserError: the key, its value, and what it could be.
@@ -27,6 +27,12 @@ def check(config: ConfigDict) -> None:
     make_optimizer(config.optim, "gen")
     _check_train(config)
     check_sample(config.sample, tokens.num_channels, config.model.num_classes)
+    if config.sample.guidance and not config.loss.class_dropout:
+        raise UserError(
+            f"config.sample.guidance is {config.sample.guidance}, but with "
+            "config.loss.class_dropout=0 the prior never learns to go without a "
+            "class: set class_dropout to 0.1, or guidance to 0"
+        )
 
 
 def _check_loss(config: ConfigDict) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from movq_jax.config import load_config
+from movq_jax.config import forbidden_changes, load_config
 from movq_jax.data.settings import read_settings
 from movq_jax.data.sources import read_classes
 from movq_jax.data.tokens.cache import TokenCache
@@ -16,6 +16,8 @@ from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import Bundle, find_bundle, read_bundle
 from movq_jax.training.prior_checks import check
 from movq_jax.training.prior_inputs import open_cache
+from movq_jax.training.ranges import check_ranges
+from movq_jax.training.workdir import read_config, refuse_changes
 
 FOLDER = "tokenizer"  # within a workdir, where the tokenizer is trained first
 # Fields of `data` that say which images there are and how they are read.
@@ -101,21 +103,26 @@ def _own_tokenizer(config: ConfigDict, folder: epath.Path, train: Train | None):
         return read_tokenizer(folder)
     shared = [f"data.{name}={config.data[name]}" for name in _SHARED]
     own = load_config(config.tokenizer_config, shared)
-    found = _there(folder)
-    if found is None or found.protocol["step"] < own.train.num_steps:
+    stored = read_config(folder)
+    if stored is not None:
+        refuse_changes(folder, forbidden_changes(stored, own))
+    if not _is_trained(folder, own.train.num_steps):
+        check_ranges(config)
         check(_with_tokens(config, own.model, "not yet known"))
         train(own, folder)
     return read_tokenizer(folder)
 
 
-def _there(folder: epath.Path) -> Bundle | None:
+def _is_trained(folder: epath.Path, num_steps: int) -> bool:
+    """Whether there is a tokenizer, trained to its end, or put there by a person."""
     if not folder.exists():
-        return None
+        return False
     try:
         find_bundle(folder)
     except UserError:
-        return None
-    return read_tokenizer(folder)
+        return False
+    protocol = read_tokenizer(folder).protocol
+    return "step" not in protocol or protocol["step"] >= num_steps
 
 
 def _with_tokens(config: ConfigDict, model: Any, fingerprint: str) -> ConfigDict:
@@ -138,7 +145,10 @@ def _with_tokens(config: ConfigDict, model: Any, fingerprint: str) -> ConfigDict
 
 def _grid(config: ConfigDict, factor: int) -> tuple[int, int]:
     if config.cache.train:
-        return TokenCache.open(config.cache.train).manifest.plan.grid
+        grid = TokenCache.open(config.cache.train).manifest.plan.grid
+        if not config.cache.eval:
+            _check_evaluation_size(config, tuple(side * factor for side in grid))
+        return grid
     settings = read_settings(config.data)
     side = settings.image_size
     if side % factor:
@@ -152,6 +162,18 @@ def _grid(config: ConfigDict, factor: int) -> tuple[int, int]:
             f"is of one size of images: set it to {side}, or to 0"
         )
     return (side // factor,) * 2
+
+
+def _check_evaluation_size(config: ConfigDict, trained: tuple[int, int]) -> None:
+    """Images to evaluate on have the size of those that the cache was made of."""
+    side = read_settings(config.data).eval.image_size
+    if (side, side) != trained:
+        raise UserError(
+            f"config.cache.train is of images of {trained[0]} x {trained[1]} pixels, "
+            f"but those to evaluate on are of {side} x {side}: set "
+            f"config.data.eval.image_size to {trained[0]}, or config.cache.eval to a "
+            "cache of the evaluation split"
+        )
 
 
 def _classes(config: ConfigDict) -> tuple[str, ...]:
@@ -175,4 +197,20 @@ def _classes(config: ConfigDict) -> tuple[str, ...]:
             f"config.model.num_classes is {wanted}, but {source} has {len(classes)}: "
             "set it to -1, which is as many as there are"
         )
+    if config.cache.train and not config.cache.eval:
+        _check_evaluation_classes(config, classes, source)
     return classes
+
+
+def _check_evaluation_classes(
+    config: ConfigDict, classes: tuple[str, ...], source: str
+) -> None:
+    """Labels of the images to evaluate on mean the same."""
+    others = read_classes(read_settings(config.data))
+    if others != classes:
+        raise UserError(
+            f"{source} has the classes {', '.join(classes):.80}, but the dataset "
+            f"{config.data.dataset!r}, to evaluate on, has "
+            f"{', '.join(others) or 'none':.80}: set config.data.dataset to the one "
+            "that the cache was made of, or config.cache.eval"
+        )

@@ -152,6 +152,8 @@ def test_decoding_on_all_devices_gives_the_same_bits(prior):
         ({"labels": "dogg"}, "no class 'dogg'; did you mean 'dog'"),
         ({"labels": 4}, "there is no class 4: give numbers 0 to 2"),
         ({"labels": [0]}, "there are 1 labels for 2 images"),
+        ({"labels": 1.0}, "labels is 1.0; give a class by name or number"),
+        ({"top_k": 2**31}, "sample.top_k is 2147483648"),
         ({"ids": np.zeros((4, 4, 2), int)}, "give both `ids` and `known`"),
         (
             {"ids": np.zeros((4, 2, 2), int), "known": np.ones((4, 4, 2), bool)},
@@ -170,6 +172,16 @@ def test_decoding_on_all_devices_gives_the_same_bits(prior):
 def test_what_is_refused(prior, arguments, message):
     with pytest.raises(UserError, match=message):
         prior.sample(**{"num": 2, **arguments})
+
+
+def test_likelihoods_are_of_whole_images(prior):
+    with pytest.raises(UserError, match=r"ids must be \[B, h, w, M\], not \[4, 4, 2\]"):
+        prior.nll(np.zeros((4, 4, 2), int), labels=0)
+
+
+def test_no_class_is_no_choice(prior):
+    with pytest.raises(UserError, match="no class is named"):
+        prior.labels(3, classes=[])
 
 
 def test_a_prior_without_classes(make_prior_bundle, tiny_masked):

@@ -48,9 +48,12 @@ def test_what_is_written(run, pictures, out, tiny_ar_bundle):
     record = json.loads(text)
     assert (record["num_pictures"], record["rows"], record["of_rows"]) == (2, 1, 4)
     names = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
-    expected = {f"completions/{name}-{i}.png" for name in "ab" for i in range(2)}
-    assert names == expected | {"side_by_side/a.png", "side_by_side/b.png"} | {
-        "overview.png"
+    expected = {f"completions/{name}-{i}.png" for name in "ab" for i in (1, 2)}
+    assert names == expected | {
+        "side_by_side/a.png",
+        "side_by_side/b.png",
+        "overview.png",
+        "complete.json",
     }
     prior = movq_jax.load(tiny_ar_bundle, micro_batch=2)
     ids = prior.tokenizer.encode(read(pictures / "a.png")[None])
@@ -63,7 +66,7 @@ def test_what_is_written(run, pictures, out, tiny_ar_bundle):
     assert (drawn[:, 1:] != ids[:, 1:]).mean() > 0.5
     made = prior.tokenizer.decode(drawn)
     for number in range(2):
-        path = out / "completions" / f"a-{number}.png"
+        path = out / "completions" / f"a-{number + 1}.png"
         np.testing.assert_array_equal(read(path), made[number])
 
 
@@ -72,7 +75,7 @@ def test_a_picture_does_not_depend_on_the_others(run, pictures, out, tmp_path):
     alone = tmp_path / "alone"
     flags = ("--num=1", "--rows=2")
     assert run(*flags, inputs=pictures / "b.png", output=alone)[0] == 0
-    one, two = (read(p / "completions" / "b-0.png") for p in (out, alone))
+    one, two = (read(p / "completions" / "b-1.png") for p in (out, alone))
     np.testing.assert_array_equal(one, two)
 
 
@@ -105,4 +108,4 @@ def test_what_is_refused(run, pictures, out, tiny_prior_bundle, tiny_bundle):
     (pictures / "letter.png").write_text("no image")
     code, _, error = run("--num=1")
     assert code == 4 and "letter.png" in error
-    assert (out / "completions" / "b-0.png").exists()
+    assert (out / "completions" / "b-1.png").exists()

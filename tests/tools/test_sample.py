@@ -65,6 +65,11 @@ def test_the_same_command_goes_on_and_a_larger_number_adds(run, out):
     stamps = {path: path.stat().st_mtime_ns for path in (out / "samples").iterdir()}
     code, text, _ = run("--num=5", "--json")
     assert (code, json.loads(text)["drawn"]) == (0, 0)
+    # Fewer than are there: nothing is taken off the sheets.
+    grid = (out / "grid.png").read_bytes()
+    assert run("--num=2")[0] == 0
+    assert len((out / "labels.csv").read_text().splitlines()) == 6
+    assert (out / "grid.png").read_bytes() == grid
     assert all(path.stat().st_mtime_ns == time for path, time in stamps.items())
 
 
@@ -105,6 +110,18 @@ def test_other_settings_are_refused_with_the_difference(run, out, tmp_path):
     assert code == 2 and "is a file: name a folder" in error
 
 
+def test_settings_of_a_run_without_images_do_not_bind(run, out, monkeypatch):
+    def stopped(*args, **keywords):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PretrainedPrior, "sample", stopped)
+        assert run("--num=1", "--seed=7")[0] == 130
+    assert (out / "settings.json").exists()
+    assert run("--num=1", "--seed=8")[0] == 0
+    assert json.loads((out / "settings.json").read_text())["seed"] == 8
+
+
 def test_classes(run, out):
     assert run("--num=4", "--classes=dog,Sea Horse")[0] == 0
     lines = (out / "labels.csv").read_text().splitlines()[1:]
@@ -132,9 +149,13 @@ def test_classes(run, out):
             ["--temperature=1,1,1"],
             "--temperature has 3 values and the prior 2 channels",
         ),
-        (["--top-p=2"], "top_p is 2.0; give a number above 0 and at most 1"),
+        (["--top-p=2"], "--top-p is 2.0; give a number above 0 and at most 1"),
         (["--order=halon"], "'halon'; did you mean 'halton'?"),
-        (["--schedule=power:x"], "'power:x' is not NAME or NAME:VALUE"),
+        (["--schedule=power:x"], "'power:x' is not power:NUMBER"),
+        (["--order=halton:x"], "'halton:x' is not halton or halton:roll"),
+        (["--schedule=cosine:2"], "'cosine:2' is not cosine"),
+        (["--schedule=power:0"], "--schedule.exponent is 0.0"),
+        (["--steps=17"], "--steps=17 is more than the 16 units that the prior can"),
         (["--schedule=power"], "missing a required argument: 'exponent'"),
         (["--micro-batch=9999"], "9999 is above 1024"),
     ],

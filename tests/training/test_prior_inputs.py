@@ -1,12 +1,15 @@
 """What a prior learns from: resolved, checked, and refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from movq_jax.config import load_config, to_json
 from movq_jax.data.tokens.cache import TokenCache
 from movq_jax.errors import UserError
 from movq_jax.pretrained.bundle import read_bundle
-from movq_jax.training import prior_inputs
+from movq_jax.training import prior_inputs, prior_resolving
 from movq_jax.training.prior_checks import check
 from movq_jax.training.prior_resolving import resolve
 
@@ -75,6 +78,55 @@ def test_caches_of_others_are_refused(prior_config, token_cache, toy_ids, tmp_pa
     with pytest.raises(UserError, match="has 3 classes, which are not the 3 that"):
         resolve(prior_config(*options), tmp_path, None)
     resolve(prior_config(f"cache.eval={classes}"), tmp_path, None)  # it learns none
+
+
+def test_images_to_evaluate_on_are_those_of_the_cache(
+    prior_config, token_cache, toy_ids, tmp_path, monkeypatch
+):
+    cache = token_cache("other_size", toy_ids)
+    sizes = ("cache.eval=", "data.image_size=16", "data.eval.image_size=0")
+    with pytest.raises(UserError, match="of 8 x 8 pixels, but those .* of 16 x 16"):
+        resolve(prior_config(*sizes, f"cache.train={cache}"), tmp_path, None)
+    names = {"classes": ("dog", "cat", "eel")}
+    monkeypatch.setattr(prior_resolving, "read_classes", lambda _: names["classes"])
+    sizes = ("cache.eval=", "data.image_size=8", "data.eval.image_size=0")
+    config = prior_config(*sizes, "model.num_classes=-1", f"cache.train={cache}")
+    with pytest.raises(UserError, match="cat, dog, eel, but .* has dog, cat, eel"):
+        resolve(config, tmp_path, None)
+    names["classes"] = ("cat", "dog", "eel")
+    assert resolve(config, tmp_path, None).model.num_classes == 3
+
+
+def test_a_tokenizer_that_lies_in_the_workdir(
+    prior_config, tiny_bundle, tmp_path, photos_dir
+):
+    """It is taken as it is, but not for that of another config."""
+
+    def train(config, folder):
+        raise AssertionError("it is trained already")
+
+    sizes = ("data.image_size=16", "data.eval.image_size=0", "tokenizer=")
+    config = prior_config(*sizes, f"data.data_dir={photos_dir}", cache="")
+    shutil.copytree(tiny_bundle, tmp_path / "tokenizer")
+    found = resolve(config, tmp_path, train)
+    assert found.tokens.fingerprint == read_bundle(tiny_bundle).fingerprint
+    other = load_config("dualvq_photos:tiny")
+    (tmp_path / "tokenizer" / "config.json").write_text(to_json(other))
+    with pytest.raises(UserError, match="holds a run of another config"):
+        resolve(config, tmp_path, train)
+
+
+@pytest.mark.parametrize("override", ["log.num_images=0", "train.max_bad_steps=0"])
+def test_wrong_numbers_are_told_before_a_tokenizer_is_trained(
+    prior_config, tmp_path, photos_dir, override
+):
+    def train(config, folder):
+        raise AssertionError("the config is wrong")
+
+    where = f"data.data_dir={photos_dir}"
+    config = prior_config("tokenizer=", where, override, cache="")
+    with pytest.raises(UserError, match=f"config.{override.partition('=')[0]} is 0"):
+        resolve(config, tmp_path, train)
 
 
 @pytest.mark.parametrize(
