@@ -13,7 +13,7 @@ Pictures are sharper with a perceptual loss, which wants a file of weights (see 
 
 Number to reach: see README, "Priors". Cost: 15 minutes on 2 CPU cores.
 Arguments: `dual` (Dual Codebook VQ's two books instead, 2 indices a position); `tiny`
-(seconds, to see that everything runs).
+(seconds, to see that everything runs). There is no `stable`: nothing is adversarial.
 """
 
 from ml_collections import ConfigDict

@@ -126,7 +126,7 @@ def few_photographs(config: ConfigDict) -> ConfigDict:
 
     What the configs of `photos` have in common: random crops of 32 x 32 pixels, which
     the tokenizer of configs/movq_photos.py turns into 8 x 8 positions, a small trunk,
-    and 800 steps.
+    and 600 steps.
     """
     config.tokenizer_config = "movq_photos"
     config.model.update(width=128, depth=4, heads=4)
@@ -144,11 +144,11 @@ def few_photographs(config: ConfigDict) -> ConfigDict:
     }
     config.data.eval.resize = {"name": "short_side"}
     config.data.eval.crop = {"name": "center"}
-    config.train.update(num_steps=800, batch_size=32, ema_decay=0.99)
+    config.train.update(num_steps=600, batch_size=16, ema_decay=0.99)
     config.train.max_bad_steps = 10
-    config.eval.update(every=400, num_examples=0, batch_size=2, nll_samples=16)
-    config.log.update(every=20, images_every=400, num_images=16)
-    config.checkpoint.every = 500
+    config.eval.update(every=300, num_examples=0, batch_size=2, nll_samples=16)
+    config.log.update(every=20, images_every=300, num_images=16)
+    config.checkpoint.every = 300
     return config
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 
 from movq_jax.errors import UserError
-from movq_jax.pretrained.bundle import read_bundle
+from movq_jax.pretrained.bundle import Bundle, read_bundle
 from movq_jax.pretrained.prior import PretrainedPrior
 from movq_jax.pretrained.prior_bundle import read_prior_bundle
 from movq_jax.pretrained.tokenizer import PretrainedTokenizer
@@ -31,9 +31,14 @@ def load(
       >>> prior = movq_jax.load("runs/b")
       >>> images = prior.tokenizer.decode(prior.sample(16))
     """
+    return _made(path, read_bundle(path), micro_batch)
+
+
+def _made(
+    path: epath.PathLike, bundle: Bundle, micro_batch: int | None
+) -> PretrainedTokenizer | PretrainedPrior:
     if micro_batch is not None:
         _check_micro_batch(micro_batch)
-    bundle = read_bundle(path)
     if bundle.kind not in ("tokenizer", "prior"):
         raise UserError(
             f"the model in {path} is a {bundle.kind}, neither a tokenizer nor a prior"
@@ -54,13 +59,13 @@ def load_tokenizer(
     Raises:
       UserError: as `load`, and where the model is a prior.
     """
-    model = load(path, micro_batch)
-    if not isinstance(model, PretrainedTokenizer):
+    bundle = read_bundle(path)
+    if bundle.kind == "prior":
         raise UserError(
             f"the model in {path} is a prior, not a tokenizer: its tokenizer lies in "
             "the folder model/tokenizer in it"
         )
-    return model
+    return _made(path, bundle, micro_batch)
 
 
 def load_prior(path: epath.PathLike, micro_batch: int | None = None) -> PretrainedPrior:

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import movq_jax
 from movq_jax.data.codes import MAX_MICRO_BATCH
 from movq_jax.data.images import decode_image
 from movq_jax.data.padding import pad_to_multiple, padded_size
@@ -96,15 +95,10 @@ def load_tokenizer(path: str, micro_batch: int | None) -> Any:
     """
     # Only now: jax takes a second to import, which --help need not wait for.
     from movq_jax import compilation_cache
+    from movq_jax.pretrained.loading import load_tokenizer as load
 
     compilation_cache.enable()
-    model = movq_jax.load(path, micro_batch=micro_batch)
-    if not hasattr(model, "encode"):
-        raise UserError(
-            f"--model={path} is a prior, and this command takes a tokenizer: its own "
-            "lies in model/tokenizer in that folder"
-        )
-    return model
+    return load(path, micro_batch=micro_batch)
 
 
 def read_images(

@@ -43,7 +43,9 @@ def test_a_tool_that_needs_a_tokenizer_says_so(tiny_prior_bundle, tmp_path, caps
     (tmp_path / "a.png").write_bytes(b"")
     argv = [f"--model={tiny_prior_bundle}", f"--input={tmp_path}/a.png"]
     assert command.run(encode.main, [*argv, f"--output={tmp_path}/c.npz"]) == 2
-    assert "is a prior, and this command takes a tokenizer" in capsys.readouterr().err
+    assert (
+        "is a prior, not a tokenizer: its tokenizer lies in" in capsys.readouterr().err
+    )
 
 
 def test_a_micro_batch_of_nothing_is_refused(tiny_prior_bundle):

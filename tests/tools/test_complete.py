@@ -102,7 +102,7 @@ def test_what_is_refused(run, pictures, out, tiny_prior_bundle, tiny_bundle):
     code, _, error = run(model=tiny_bundle)
     assert code == 2 and "is a tokenizer, which draws nothing new" in error
     code, _, error = run("--steps=3")
-    assert code == 2 and "--steps is for masked priors" in error
+    assert code == 2 and "unknown flag --steps" in error
     code, _, error = run("--num=2000")
     assert code == 2 and "--num=2000 is above 1000" in error
     (pictures / "letter.png").write_text("no image")

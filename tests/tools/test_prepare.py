@@ -175,7 +175,8 @@ def test_an_edition_is_part_of_the_name(run, coco, tmp_path, kind):
         "warning: a part of COCO 2014: train has 1 of 82,783 images, validation has 1 "
         "of 40,504 images"
     )
-    assert len(others) == 2 and all("no annotations/captions" in o for o in others)
+    kinds = [other.partition("_")[0].partition("annotations/")[2] for other in others]
+    assert kinds == ["captions", "instances"] * 2
     for dataset in ("coco", "coco/2014"):
         place = SimpleNamespace(dataset=dataset, data_dir=str(tmp_path / "data"))
         source = open_split(place, "train")
@@ -183,7 +184,7 @@ def test_an_edition_is_part_of_the_name(run, coco, tmp_path, kind):
     code, again, err = run(f"--dataset={kind}", f"--source={coco}", "--json")
     assert "coco/2014 is already prepared in" in err
     record = json.loads(again)
-    assert record["dataset"] == "coco/2014" and len(record["notes"]) == 3
+    assert record["dataset"] == "coco/2014" and len(record["notes"]) == 5
 
 
 def test_an_edition_under_another_name(run, coco, tmp_path):
