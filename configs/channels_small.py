@@ -18,7 +18,7 @@ The rows, of equally many parameters (within 2 %) and steps:
 
 Labels are not smoothed, so that what is reported is the likelihood that was trained.
 
-Number to reach: see README, "Priors". Cost: minutes each on a CPU core;
+Number to reach: none measured yet. Cost: minutes each on a CPU core;
 launch/compare_channels.py runs all of them, with several seeds.
 Arguments: one of the rows; `tiny` (seconds, to see that everything runs).
 """

@@ -14,8 +14,7 @@ in ten, for guidance. The sizes, 6 blocks of width 192, a depth head of 2 and 1,
 steps of 32 pictures, are made for a few thousand pictures and a CPU: on a GPU, give
 --config.model.width=512 --config.model.heads=8 --config.model.mlp=2048, more steps.
 
-Number to reach: see README, "Priors". Cost: 30 minutes on 2 CPU cores, after the
-tokenizer's.
+Number to reach: none measured yet. Cost: not measured.
 Arguments: `parallel`, `independent` (the other ways to model channels, see
 `prior_schema.masked`), `tiny` (seconds, to see that everything runs; on photographs and
 without classes).

@@ -11,7 +11,8 @@ Pictures are sharper with a perceptual loss, which wants a file of weights (see 
 
     --config.loss.perceptual.name=squeezenet --config.loss.perceptual.weights=FILE
 
-Number to reach: see README, "Priors". Cost: 15 minutes on 2 CPU cores.
+Number to reach: 24.4 dB PSNR on 341 held-out photographs of clothes, all codes in use;
+with that perceptual loss. Cost: 52 minutes on 2 CPU cores that had other work as well.
 Arguments: `dual` (Dual Codebook VQ's two books instead, 2 indices a position); `tiny`
 (seconds, to see that everything runs). There is no `stable`: nothing is adversarial.
 """

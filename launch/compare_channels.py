@@ -130,12 +130,14 @@ def _measure(jobs: dict[str, tuple[str, str, int]], args, output: Path) -> None:
         print(f"{run}: measured", flush=True)
 
 
-def _numbers_of(folder: Path, distances: "_Distances") -> dict[str, Any]:
-    """The numbers of a finished run, from its model and what its bundle tells of it."""
+def _numbers_of(
+    folder: Path, distances: "_Distances", metrics: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """The numbers of a finished run: its `metrics`, by default those in its bundle."""
     import movq_jax
 
     prior = movq_jax.load(folder / "run", micro_batch=32)
-    values = prior.protocol["metrics"]
+    values = prior.protocol["metrics"] if metrics is None else metrics
     return {
         "parameters": prior.num_parameters,
         "bits_per_token": values["val/bits_per_token"],
