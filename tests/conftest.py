@@ -17,6 +17,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 
+import flax.traverse_util  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import jaxtyping  # noqa: E402
@@ -42,14 +43,19 @@ jaxtyping.install_import_hook(
         "movq_jax.data.tokens.shards",
         "movq_jax.data.transforms",
         "movq_jax.evaluation.frechet",
+        "movq_jax.evaluation.inception_features",
+        "movq_jax.evaluation.npz_images",
         "movq_jax.evaluation.pictures",
         "movq_jax.evaluation.pixels",
+        "movq_jax.evaluation.protocols",
+        "movq_jax.evaluation.reference_files",
         "movq_jax.evaluation.rows",
         "movq_jax.evaluation.sample_sheets",
         "movq_jax.evaluation.squeezenet_fd",
         "movq_jax.models.autoencoder",
         "movq_jax.models.discriminators",
         "movq_jax.models.features.distances",
+        "movq_jax.models.features.inception_input",
         "movq_jax.models.features.pooling",
         "movq_jax.models.layers",
         "movq_jax.models.pixels",
@@ -73,6 +79,10 @@ from movq_jax.models.priors import build_prior  # noqa: E402
 from movq_jax.models.priors.tokens import Tokens  # noqa: E402
 from movq_jax.models.tokenizer import build_tokenizer  # noqa: E402
 from movq_jax.pretrained.bundle import read_bundle, write_bundle  # noqa: E402
+from movq_jax.pretrained.inception import (  # noqa: E402
+    abstract_inception,
+    published_names,
+)
 from movq_jax.pretrained.prior_bundle import write_prior_bundle  # noqa: E402
 
 TINY_MOVQ = {
@@ -226,6 +236,32 @@ def real_samples():
     if not Path(folder).is_dir():
         pytest.fail(f"$MOVQ_JAX_TEST_DATA is {folder}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def inception_npz(tmp_path_factory):
+    """The path of random weights for FID's network, under their published names.
+
+    Activations keep their size from layer to layer, and no statistic is trivial.
+    """
+    rng = np.random.default_rng(0)
+    params = abstract_inception()
+    flat = flax.traverse_util.flatten_dict(params, sep=".")
+    arrays = {}
+    for ours, theirs in published_names(params).items():
+        shape = flat[ours].shape
+        if ours.endswith("kernel"):
+            order = (1, 0) if len(shape) == 2 else (3, 2, 0, 1)
+            shape = tuple(shape[i] for i in order)
+            array = rng.standard_normal(shape, np.float32)
+            array *= np.float32((2 / np.prod(shape[1:])) ** 0.5)
+        else:
+            centre = 1 if ours.endswith((".scale", ".var")) else 0
+            array = np.float32(centre + rng.uniform(-0.3, 0.3, shape))
+        arrays[theirs] = array
+    path = tmp_path_factory.mktemp("inception") / "inception.npz"
+    np.savez(path, **arrays)
+    return path
 
 
 @pytest.fixture(scope="session")

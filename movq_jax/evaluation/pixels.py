@@ -1,23 +1,23 @@
-"""PSNR and SSIM of 8-bit images, in NumPy and float64.
+"""PSNR, SSIM and mean errors of 8-bit images, in NumPy and float64.
 
-Both compare uint8 images on the scale 0..1 and give one number an image; a figure for
+All compare uint8 images on the scale 0..1 and give one number an image; a figure for
 many images is the mean of theirs, never the PSNR of a mean error.
 
     >>> import numpy as np
     >>> grey = np.full((16, 16, 3), 100, np.uint8)
     >>> round(float(psnr(grey, grey + np.uint8(1))), 2)
     48.13
+
+Other definitions of SSIM are in `movq_jax.evaluation.ssim_variants`.
 """
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from movq_jax.errors import UserError
+from movq_jax.evaluation import ssim_maps
+from movq_jax.evaluation.image_pairs import check_pair
 
-SSIM_TAPS = 11
-SSIM_SIGMA = 1.5
-SSIM_C1 = 0.01**2  # (K1 * data range) ** 2, for data in 0..1
-SSIM_C2 = 0.03**2
+SSIM_TAPS = ssim_maps.GAUSSIAN_TAPS
 
 
 def psnr(
@@ -31,11 +31,34 @@ def psnr(
 
     Returns:
         A number an image: a float, or float64 [B]. Infinite for equal images.
+
+    Raises:
+        UserError: another dtype, or two shapes.
     """
-    difference = (a.astype(np.float64) - b.astype(np.float64)) / 255
-    error = np.mean(difference**2, axis=(-3, -2, -1))
     with np.errstate(divide="ignore"):
-        return 10 * np.log10(1 / error)
+        return 10 * np.log10(1 / mse(a, b))
+
+
+def mse(
+    a: UInt8[np.ndarray, "*batch h w c"], b: UInt8[np.ndarray, "*batch h w c"]
+) -> float | Float64[np.ndarray, "*batch"]:
+    """Return the mean squared difference on the scale 0..1; otherwise as `psnr`."""
+    return np.mean(_difference(a, b) ** 2, axis=(-3, -2, -1))
+
+
+def l1(
+    a: UInt8[np.ndarray, "*batch h w c"], b: UInt8[np.ndarray, "*batch h w c"]
+) -> float | Float64[np.ndarray, "*batch"]:
+    """Return the mean absolute difference on the scale 0..1; otherwise as `psnr`."""
+    return np.mean(np.abs(_difference(a, b)), axis=(-3, -2, -1))
+
+
+def _difference(
+    a: UInt8[np.ndarray, "*batch h w c"], b: UInt8[np.ndarray, "*batch h w c"]
+) -> Float64[np.ndarray, "*batch h w c"]:
+    """Return a - b on the scale 0..1."""
+    check_pair(a, b)
+    return (a.astype(np.float64) - b.astype(np.float64)) / 255
 
 
 def ssim(
@@ -57,46 +80,10 @@ def ssim(
         A number an image: a float, or float64 [B].
 
     Raises:
-        UserError: a side is shorter than the window.
+        UserError: another dtype, two shapes, or a side shorter than the window.
 
     Reference: Wang et al., "Image quality assessment: from error visibility to
     structural similarity", IEEE TIP 2004.
     """
-    height, width, channels = a.shape[-3:]
-    if min(height, width) < SSIM_TAPS:
-        raise UserError(
-            f"SSIM needs sides of at least {SSIM_TAPS} pixels, got {width} x {height}"
-        )
-    # A channel at a time: the five filtered maps of a large photograph are big.
-    means = [_ssim_channel(a[..., c], b[..., c]) for c in range(channels)]
-    return np.mean(means, axis=0)
-
-
-def _ssim_channel(
-    a: UInt8[np.ndarray, "*batch h w"], b: UInt8[np.ndarray, "*batch h w"]
-) -> float | Float64[np.ndarray, "*batch"]:
-    """Return the mean of the SSIM map of one channel."""
-    x, y = a.astype(np.float64) / 255, b.astype(np.float64) / 255
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    var_x = _window_mean(x * x) - mean_x**2
-    var_y = _window_mean(y * y) - mean_y**2
-    covariance = _window_mean(x * y) - mean_x * mean_y
-    similarity = (
-        (2 * mean_x * mean_y + SSIM_C1)
-        * (2 * covariance + SSIM_C2)
-        / ((mean_x**2 + mean_y**2 + SSIM_C1) * (var_x + var_y + SSIM_C2))
-    )
-    return np.mean(similarity, axis=(-2, -1))
-
-
-def _window_mean(
-    x: Float64[np.ndarray, "*batch h w"],
-) -> Float64[np.ndarray, "*batch h-10 w-10"]:
-    """Return the Gaussian-weighted mean around each position of the interior."""
-    offsets = np.arange(SSIM_TAPS) - SSIM_TAPS // 2
-    taps = np.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
-    taps /= taps.sum()
-    height, width = x.shape[-2] - SSIM_TAPS + 1, x.shape[-1] - SSIM_TAPS + 1
-    # The window is separable: down the columns first, then along the rows.
-    rows = sum(tap * x[..., i : i + height, :] for i, tap in enumerate(taps))
-    return sum(tap * rows[..., i : i + width] for i, tap in enumerate(taps))
+    check_pair(a, b, SSIM_TAPS, "SSIM")
+    return ssim_maps.mean_ssim(a, b, ssim_maps.gaussian_window())

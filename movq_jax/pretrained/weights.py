@@ -49,6 +49,28 @@ KNOWN_FILES = {
         sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
         licence="BSD-2-Clause",
     ),
+    "alexnet-owt-7be5be79.pth": WeightsFile(
+        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        size=244_408_911,
+        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        licence="BSD-3-Clause (torchvision)",
+    ),
+    # The heads of LPIPS v0.1 for AlexNet.
+    "alex.pth": WeightsFile(
+        url="https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/"
+        "master/lpips/weights/v0.1/alex.pth",
+        size=6_009,
+        sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        licence="BSD-2-Clause",
+    ),
+    # The network of FID, out of TensorFlow's graph.
+    "pt_inception-2015-12-05-6726825d.pth": WeightsFile(
+        url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+        "pt_inception-2015-12-05-6726825d.pth",
+        size=95_628_359,
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        licence="Apache-2.0",
+    ),
 }
 
 

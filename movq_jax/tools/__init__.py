@@ -15,6 +15,8 @@ TOOLS = {
     "complete": "pictures of which a prior draws the lower part anew",
     "edit": "pictures changed by a prior: inpaint, outpaint, variations",
     "codebook": "how the codes of a model are used, as a report with pictures",
+    "evaluate": "PSNR to FID of images or of a model, by a named protocol",
+    "compare": "evaluations side by side",
     "curves": "the numbers of several runs over their steps, as a picture",
     "benchmark": "how fast training, encoding, decoding and the input are",
 }

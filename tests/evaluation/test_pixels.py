@@ -37,22 +37,27 @@ def test_psnr_equals_scikit_image():
     assert pixels.psnr(a, b) == pytest.approx(expected, abs=1e-9)
 
 
-def test_psnr_by_hand():
+def test_psnr_and_mean_errors_by_hand():
     a = np.zeros((2, 2, 3), np.uint8)
     b = a.copy()
     b[0, 0, 0] = 255  # one of twelve: MSE 1/12
     assert pixels.psnr(a, b) == pytest.approx(10 * np.log10(12))
+    b[1, 1, 2] = 51  # a fifth of the scale
+    assert pixels.mse(a, b) == pytest.approx((1 + 0.2**2) / 12)
+    assert pixels.l1(a, b) == pixels.l1(b, a) == pytest.approx((1 + 0.2) / 12)
 
 
 def test_extremes():
     black, white = (np.full((16, 16, 3), value, np.uint8) for value in (0, 255))
     assert pixels.psnr(black, white) == 0
     assert pixels.psnr(white, white) == np.inf
+    assert pixels.mse(white, white) == pixels.l1(white, white) == 0
+    assert pixels.mse(black, white) == pixels.l1(black, white) == 1
     assert pixels.ssim(white, white) == pytest.approx(1, abs=1e-12)
     assert pixels.ssim(black, white) == pytest.approx(1e-4 / (1 + 1e-4), rel=1e-9)
 
 
-@pytest.mark.parametrize("metric", [pixels.psnr, pixels.ssim])
+@pytest.mark.parametrize("metric", [pixels.psnr, pixels.ssim, pixels.mse, pixels.l1])
 def test_a_batch_gives_a_number_an_image(metric):
     pairs = [pair(20, 24, noise, seed) for seed, noise in enumerate((5, 10, 40))]
     a, b = (np.stack(images) for images in zip(*pairs, strict=True))

@@ -10,7 +10,11 @@ convolutions, and the methods
 and the attribute `min_side`, below which an image has no last map.
 """
 
-from movq_jax.models.features.lpips import LPIPSVGG
+from movq_jax.models.features.lpips import LPIPSVGG, LPIPSAlex
 from movq_jax.models.features.squeezenet import SqueezeNetPerceptual
 
-PERCEPTUAL = {"lpips_vgg": LPIPSVGG, "squeezenet": SqueezeNetPerceptual}
+PERCEPTUAL = {
+    "lpips_vgg": LPIPSVGG,
+    "lpips_alex": LPIPSAlex,
+    "squeezenet": SqueezeNetPerceptual,
+}

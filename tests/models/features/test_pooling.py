@@ -4,7 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from movq_jax.models.features.pooling import max_pool_2x2, max_pool_3x3_ceil
+from movq_jax.models.features.pooling import (
+    average_pool_3x3_same,
+    max_pool_2x2,
+    max_pool_3x3,
+    max_pool_3x3_ceil,
+    max_pool_3x3_same,
+)
 
 
 def draw(height, width, dtype=np.float32):
@@ -37,7 +43,31 @@ def test_3x3_in_ceil_mode(side):
     np.testing.assert_array_equal(max_pool_3x3_ceil(x), expected)
 
 
-@pytest.mark.parametrize("pool", [max_pool_2x2, max_pool_3x3_ceil])
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (4, 9), (7, 6)])
+def test_3x3(height, width):
+    x = draw(height, width)
+    expected = pooled(np.asarray(x), 3, (height - 1) // 2, (width - 1) // 2)
+    np.testing.assert_array_equal(max_pool_3x3(x), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (4, 3)])
+def test_3x3_around_each_position(height, width):
+    """What lies outside neither counts nor wins, though half of x is negative."""
+    x = draw(height, width)
+    largest, mean = np.empty(x.shape), np.empty(x.shape)
+    for i in range(height):
+        for j in range(width):
+            window = x[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+            largest[:, i, j] = window.max((1, 2))
+            mean[:, i, j] = window.mean((1, 2))
+    np.testing.assert_array_equal(max_pool_3x3_same(x), largest)
+    np.testing.assert_allclose(average_pool_3x3_same(x), mean, rtol=1e-5, atol=1e-5)
+
+
+POOLS = [max_pool_2x2, max_pool_3x3, max_pool_3x3_ceil]
+
+
+@pytest.mark.parametrize("pool", [*POOLS, max_pool_3x3_same, average_pool_3x3_same])
 def test_the_dtype_stays(pool):
     assert pool(draw(4, 4, jnp.bfloat16)).dtype == jnp.bfloat16
 
@@ -72,3 +102,12 @@ def test_torch_pools_alike(torch, side):
     np.testing.assert_array_equal(max_pool_2x2(x), expected)
     expected = np.moveaxis(pool(nchw, 3, 2, ceil_mode=True).numpy(), 1, -1)
     np.testing.assert_array_equal(max_pool_3x3_ceil(x), expected)
+    if side >= 3:
+        expected = np.moveaxis(pool(nchw, 3, 2).numpy(), 1, -1)
+        np.testing.assert_array_equal(max_pool_3x3(x), expected)
+    expected = np.moveaxis(pool(nchw, 3, 1, padding=1).numpy(), 1, -1)
+    np.testing.assert_array_equal(max_pool_3x3_same(x), expected)
+    average = torch.nn.functional.avg_pool2d
+    expected = average(nchw, 3, 1, padding=1, count_include_pad=False).numpy()
+    expected = np.moveaxis(expected, 1, -1)
+    np.testing.assert_allclose(average_pool_3x3_same(x), expected, rtol=1e-5, atol=1e-5)

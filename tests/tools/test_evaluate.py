@@ -1,0 +1,404 @@
+"""`movq evaluate` from flags to records; its numbers are tested where they are made."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from movq_jax.evaluation import pixels
+from movq_jax.tools import command, evaluate
+
+SIDE = 16
+
+
+def picture(number, size=SIDE):
+    """uint8 [size, size, 3] with some structure, another for each number."""
+    y, x = np.mgrid[:size, :size] / size
+    rng = np.random.default_rng(number)
+    waves = [np.sin(9 * rng.random() * x + 7 * rng.random() * y) for _ in range(3)]
+    return np.uint8(np.stack(waves, axis=-1) * 100 + 128)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders: 6 pictures, and the same with some noise and other suffixes."""
+    for name in ("made", "photos"):
+        (tmp_path / name).mkdir()
+    for number in range(6):
+        original = picture(number)
+        noisy = original ^ np.uint8(number + 1)
+        Image.fromarray(original).save(tmp_path / "photos" / f"{number}.png")
+        Image.fromarray(noisy).save(tmp_path / "made" / f"{number}.bmp")
+    return tmp_path
+
+
+@pytest.fixture
+def run(folders, capsys):
+    """A function that runs the command: exit code, stdout, stderr."""
+
+    def run_command(*flags, images="made", reference="photos", whole=True):
+        argv = list(flags)
+        argv += [f"--images={folders / images}"] if images else []
+        argv += [f"--reference={folders / reference}"] if reference else []
+        argv += ["--image-size=whole"] if whole else []
+        code = command.run(evaluate.main, argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_command
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_two_folders(run, folders):
+    where = folders / "out" / "record.json"
+    code, text, err = run("--metrics=psnr,ssim,l1", f"--json={where}")
+    assert code == 0 and "error" not in err
+    record = json.loads(where.read_text())
+    assert list(record["metrics"]) == ["psnr", "ssim", "l1"]
+    expected = [
+        float(
+            pixels.psnr(
+                read(folders / "photos" / f"{i}.png"),
+                read(folders / "made" / f"{i}.bmp"),
+            )
+        )
+        for i in range(6)
+    ]
+    psnr = record["metrics"]["psnr"]
+    assert psnr["value"] == pytest.approx(np.mean(expected))
+    assert psnr["low"] < psnr["value"] < psnr["high"] and psnr["count"] == 6
+    assert psnr["higher_is_better"] and not record["metrics"]["l1"]["higher_is_better"]
+    assert record["tool"] == "evaluate" and record["num_images"] == 6
+    assert record["protocol"]["name"] == "default"
+    assert record["protocol"]["resize"] == {"name": "none"}
+    assert record["images"]["name"] == str(folders / "made")
+    assert record["reference"]["count"] == 6
+    assert len(record["reference"]["fingerprint"]) == 64
+    assert record["refused"] == [] and record["networks"] == {}
+    assert f"{psnr['value']:.3f}" in text and "PSNR" in text and "higher" in text
+
+
+def test_psnr_and_ssim_are_the_default_and_json_may_be_printed(run):
+    code, out, err = run("--json")
+    assert code == 0 and list(json.loads(out)["metrics"]) == ["psnr", "ssim"]
+    assert "protocol default, 6 images" in err
+
+
+def test_an_npz_is_as_good_as_a_folder(run, folders):
+    for name in ("photos", "made"):
+        files = sorted((folders / name).iterdir())
+        np.savez(folders / f"{name}.npz", arr_0=np.stack([read(f) for f in files]))
+    _, by_folder, _ = run("--json")
+    code, by_npz, _ = run("--json", images="made.npz", reference="photos.npz")
+    assert code == 0
+    first, second = json.loads(by_folder), json.loads(by_npz)
+    assert first["metrics"] == second["metrics"]
+    digits = [r["reference"]["fingerprint"] for r in (first, second)]
+    assert digits[0] == digits[1]
+
+
+def test_the_page_has_the_worst(run, folders):
+    page = folders / "page.html"
+    assert run("--metrics=psnr", f"--html={page}")[0] == 0
+    text = page.read_text()
+    assert "data:image/png;base64," in text and "5   " in text and "http" not in text
+
+
+def test_several_protocols_in_one_pass(run, monkeypatch):
+    from movq_jax.evaluation import image_sets
+
+    opened = []
+    decode = image_sets.decode_image
+    monkeypatch.setattr(
+        image_sets, "decode_image", lambda path: opened.append(path) or decode(path)
+    )
+    code, out, _ = run(
+        "--protocol=default,pytorch-fid",
+        "--image-size=8",
+        "--metrics=psnr",
+        "--json",
+        whole=False,
+    )
+    assert code == 0 and len(opened) == 12
+    results = json.loads(out)["results"]
+    assert [r["protocol"]["name"] for r in results] == ["default", "pytorch_fid"]
+    for record in results:
+        assert record["protocol"]["size"] == 8
+        assert "different protocols are not to be compared" in record["warnings"][-1]
+
+
+def test_the_first_images(run, folders):
+    code, out, _ = run("--max-images=2", "--metrics=l1", "--json")
+    assert code == 0 and json.loads(out)["num_images"] == 2
+    (folders / "made" / "5.bmp").unlink()
+    assert run("--max-images=3", "--metrics=l1")[0] == 0
+
+
+def test_images_that_a_protocol_enlarges_are_warned_of(run):
+    code, text, _ = run("--metrics=l1", "--image-size=20", whole=False)
+    assert code == 0
+    assert "6 images were smaller than 20 pixels and enlarged" in text
+
+
+def test_missing_partners(run, folders):
+    (folders / "made" / "3.bmp").unlink()
+    code, _, err = run()
+    assert code == 2 and "has no partner for 3 of" in err
+    (folders / "photos" / "2.png").unlink()
+    code, _, err = run()
+    assert code == 2 and "photos has no partner for 2 of" in err
+
+
+def test_pairs_of_two_sizes(run, folders):
+    Image.fromarray(picture(0, size=12)).save(folders / "made" / "0.bmp")
+    code, _, err = run()
+    assert code == 2 and "0 is 12 x 12 and its partner 16 x 16" in err
+    assert run("--metrics=l1", "--image-size=8", whole=False)[0] == 0
+
+
+def test_files_that_are_no_images_are_refused(run, folders):
+    (folders / "made" / "1.bmp").write_bytes(b"no image")
+    (folders / "photos" / "2.png").write_bytes(b"no image")
+    code, out, err = run("--json", "--metrics=l1")
+    record = json.loads(out)
+    assert code == 4 and "2 of 6 files refused" in err
+    assert record["num_images"] == 4 and record["metrics"]["l1"]["count"] == 4
+    assert len(record["refused"]) == 2
+
+
+def test_nothing_but_bad_files(run, folders):
+    for path in (folders / "made").iterdir():
+        path.write_bytes(b"no image")
+    code, _, err = run()
+    assert code == 4 and "6 of 6 files refused" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "places", "said"),
+    [
+        (["--metrics=psrn"], {}, "no metric 'psrn'; did you mean 'psnr'"),
+        (["--protocol=tiktok"], {}, "did you mean 'titok'"),
+        ([], {"images": "none"}, "none does not exist"),
+        ([], {"reference": "none.npz"}, "cannot read"),
+        ([], {"reference": None}, "psnr compares images with a reference"),
+        (["--metrics=fid"], {"reference": None}, "fid compares images with a ref"),
+        ([], {"images": None}, "what is to be judged"),
+        (["--metrics=nll"], {}, "nll is of a prior"),
+        (["--steps=5"], {}, "--steps tells how a prior draws"),
+        (["--num=5"], {}, "--num is of a prior's samples"),
+        (["--split=train"], {}, "are of a dataset: give --dataset"),
+        (["--dataset=a"], {}, "one too many"),
+        (["--save-statistics=x.txt"], {}, "must end with .npz"),
+        (["--metrics=kid"], {}, "kid needs at least 1000 images in each set"),
+        (["--metrics="], {}, "--metrics has an empty value"),
+    ],
+)
+def test_what_cannot_be_done(run, flags, places, said):
+    code, _, err = run(*flags, **places)
+    assert code == 2 and said in err
+    assert "Traceback" not in err
+
+
+def test_one_image_has_no_distance(run, folders):
+    for number in range(1, 6):
+        (folders / "made" / f"{number}.bmp").unlink()
+    code, _, err = run("--metrics=squeezenet_fd", "--squeezenet=none.npz")
+    assert code == 2 and "squeezenet_fd needs at least 2 images" in err
+
+
+def test_weights_that_are_not_there(run):
+    code, _, err = run("--metrics=squeezenet_fd", "--squeezenet=none.npz")
+    assert code == 2 and "none.npz" in err and "Traceback" not in err
+
+
+def test_statistics_that_are_none(run, folders):
+    bad = np.full((2048, 2048), np.nan, np.float32)
+    np.savez(folders / "nan.npz", mu=np.zeros(2048), sigma=bad)
+    code, _, err = run("--metrics=fid", reference="nan.npz")
+    assert code == 2 and "'mu' and 'sigma' are not finite" in err
+    np.savez(folders / "pickled.npz", mu=np.asarray([{}]), sigma=np.asarray([{}]))
+    code, _, err = run("--metrics=fid", reference="pickled.npz")
+    assert code == 2 and "'mu' cannot be read" in err and "Traceback" not in err
+    np.savez(folders / "few.npz", mu=np.zeros(2048), sigma=np.zeros((2048, 2048)))
+    code, _, err = run("--metrics=psnr", reference="few.npz")
+    assert code == 2 and "has statistics alone" in err
+
+
+def test_a_tokenizers_reconstructions(run, fake, folders):
+    page = folders / "page.html"
+    code, out, _ = run(
+        "--model=runs/a",
+        "--metrics=psnr,l1",
+        "--micro-batch=4",
+        "--json",
+        f"--html={page}",
+        images="photos",
+        reference=None,
+    )
+    assert code == 0
+    record = json.loads(out)
+    assert record["model"]["fingerprint"] == "abc123"
+    assert record["reference"]["name"] == str(folders / "photos")
+    assert record["images"]["name"].startswith("reconstructions of ")
+    (tok,) = fake.made
+    assert tok.batches == [(4, 16, 16, 3), (2, 16, 16, 3)]
+    made = [tok.decode(tok.encode(picture(i)[None])) for i in range(6)]
+    originals = np.stack([picture(i) for i in range(6)])
+    l1 = pixels.l1(originals, np.concatenate(made))
+    assert record["metrics"]["l1"]["value"] == pytest.approx(l1.mean(), rel=0.1)
+    assert "Evaluation of runs/a" in page.read_text()
+
+
+def test_a_model_wants_images(run, fake):
+    code, _, err = run("--model=runs/a", images=None, reference=None)
+    assert code == 2 and "is a tokenizer: give --dataset or --images" in err
+    code, _, err = run("--model=runs/a", "--metrics=nll", reference=None)
+    assert code == 2 and "nll is of a prior" in err
+
+
+def test_a_prior_draws_what_is_judged(run, tiny_prior_bundle, folders, monkeypatch):
+    """16 x 16 pixels, as the prior's grid is."""
+    from movq_jax.evaluation import networks
+
+    seen = []
+
+    def features(images):
+        seen.append(np.stack(images))
+        return np.stack([image.mean(axis=(0, 1)) for image in images])
+
+    stand_in = property(lambda self: features)
+    monkeypatch.setattr(networks.Networks, "squeezenet", stand_in)
+    monkeypatch.setattr("movq_jax.evaluation.set_features.WIDTHS", {"squeezenet": 3})
+    flags = [f"--model={tiny_prior_bundle}", "--num=5", "--metrics=squeezenet_fd"]
+    code, out, _ = run(*flags, "--seed=3", "--json", images=None, whole=False)
+    assert code == 0
+    record = json.loads(out)
+    assert record["metrics"]["squeezenet_fd"]["count"] == 5
+    assert record["model"]["sampling"]["seed"] == 3
+    assert record["protocol"]["size"] == 16
+    drawn = seen[0]
+    import movq_jax
+
+    prior = movq_jax.load(tiny_prior_bundle)
+    expected = prior.decode(prior.sample(5, seed=3))
+    np.testing.assert_array_equal(drawn, expected)
+    code, _, err = run(*flags[:1], "--metrics=psnr", images=None)
+    assert code == 2 and "a prior's samples have none" in err
+    code, _, err = run(*flags[:1], "--metrics=fid", images=None)
+    assert code == 2 and "--num=N tells how many" in err
+
+
+@pytest.fixture
+def squeezenet(real_samples):
+    """The flag of the published weights."""
+    path = real_samples / "weights" / "squeezenet" / "squeezenet_v1.0.npz"
+    if not path.exists():
+        pytest.skip(f"the weights of SqueezeNet are not in {path}")
+    return f"--squeezenet={path}"
+
+
+def test_squeezenet_fd_end_to_end(run, folders, squeezenet):
+    for path in [*folders.glob("*/[3-5].*")]:  # three images are enough to wait for
+        path.unlink()
+    flags = ["--metrics=squeezenet_fd,psnr", squeezenet, "--json"]
+    code, out, err = run(*flags)
+    assert code == 0
+    record = json.loads(out)
+    together = record["metrics"]["squeezenet_fd"]
+    assert together["value"] > 0 and together["low"] is None
+    assert "SqueezeNet-FD of 3 images: biased" in err
+    assert list(record["networks"]) == ["squeezenet"]
+    # Against statistics that were saved before; and of one set alone.
+    saved = folders / "photos.npz"
+    save = ["--metrics=squeezenet-fd", squeezenet, f"--save-statistics={saved}"]
+    code, out, _ = run(*save, images="photos", reference=None)
+    assert code == 0
+    code, out, _ = run("--metrics=squeezenet_fd", squeezenet, "--json", reference=saved)
+    apart = json.loads(out)
+    assert apart["metrics"]["squeezenet_fd"]["value"] == pytest.approx(
+        together["value"], rel=1e-6
+    )
+    assert apart["reference"]["count"] == 3
+    # Another protocol's statistics are refused.
+    other = ["--metrics=squeezenet_fd", squeezenet, "--image-size=8"]
+    code, _, err = run(*other, reference=saved, whole=False)
+    assert code == 2 and "made by another protocol (size 0 there, 8 here" in err
+
+
+@pytest.mark.slow
+def test_squeezenet_fd_grows_with_damage(run, folders, squeezenet, real_samples):
+    from movq_jax.data.images import decode_image
+
+    found = sorted((real_samples / "data" / "coco").rglob("val2017/*.jpg"))[:12]
+    if len(found) < 12:
+        pytest.skip("there are no photographs of COCO")
+    for path in [*(folders / "photos").iterdir()]:
+        path.unlink()
+    images = [Image.fromarray(decode_image(path)).resize((64, 64)) for path in found]
+    for i, image in enumerate(images):
+        image.save(folders / "photos" / f"{i}.png")
+    saved = folders / "photos.npz"
+    flags = ["--metrics=squeezenet_fd", squeezenet]
+    save = f"--save-statistics={saved}"
+    assert run(*flags, save, images="photos", reference=None)[0] == 0
+    noise = np.random.default_rng(0).standard_normal((64, 64, 3))
+
+    def with_noise(image, sigma):
+        noisy = np.asarray(image) + sigma * noise
+        return Image.fromarray(np.uint8(noisy.clip(0, 255).round()))
+
+    damages = {
+        "blur": [
+            lambda x, r=r: x.filter(ImageFilter.GaussianBlur(r)) for r in (0.5, 1, 2)
+        ],
+        "noise": [lambda x, s=s: with_noise(x, s) for s in (5, 15, 45)],
+        "jpeg": [60, 25, 8],
+    }
+    for kind, levels in damages.items():
+        values = []
+        for number, level in enumerate(levels):
+            place = folders / f"{kind}{number}"
+            place.mkdir()
+            for i, image in enumerate(images):
+                if kind == "jpeg":
+                    image.save(place / f"{i}.jpg", quality=level)
+                else:
+                    level(image).save(place / f"{i}.png")
+            code, out, _ = run(*flags, "--json", images=place.name, reference=saved)
+            assert code == 0
+            values.append(json.loads(out)["metrics"]["squeezenet_fd"]["value"])
+        assert 0 < values[0] < values[1] < values[2], (kind, values)
+
+
+@pytest.mark.slow
+def test_all_of_inceptions_metrics(run, folders, inception_npz):
+    metrics = "fid,sfid,is,kid,precision,recall,density,coverage"
+    saved = folders / "photos.npz"
+    flags = [f"--inception={inception_npz}", "--kid-subset=4"]
+    code, out, _ = run(f"--metrics={metrics}", *flags, "--json")
+    assert code == 0
+    together = json.loads(out)
+    assert list(together["metrics"]) == metrics.split(",")
+    for found in together["metrics"].values():
+        assert np.isfinite(found["value"]) and found["count"] == 6
+    assert together["networks"].keys() == {"inception"}
+    code, *_ = run(
+        "--metrics=fid,sfid",
+        *flags,
+        f"--save-statistics={saved}",
+        images="photos",
+        reference=None,
+    )
+    assert code == 0
+    code, out, _ = run("--metrics=fid,sfid", *flags, "--json", reference=saved)
+    for name, found in json.loads(out)["metrics"].items():
+        assert found["value"] == pytest.approx(
+            together["metrics"][name]["value"], rel=1e-4
+        )
+    code, _, err = run("--metrics=kid", *flags, reference=saved)
+    assert code == 2 and "no images, 'arr_0', which kid needs" in err
