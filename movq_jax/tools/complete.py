@@ -252,13 +252,7 @@ def _kept(prior: Any, image: np.ndarray, rows: int) -> np.ndarray:
 def _parser() -> command.ArgumentParser:
     parser = command.ArgumentParser(prog="movq complete", description=__doc__)
     sampling_flags.add_model_flags(parser)
-    parser.add_argument(
-        "--input",
-        required=True,
-        nargs="+",
-        action="extend",
-        help="image files, folders with all they hold, patterns such as 'a/*.jpg'",
-    )
+    feeding.add_input_flags(parser, "pictures")
     parser.add_argument("--output", required=True, help="the folder to write to")
     parser.add_argument(
         "--rows",
@@ -278,12 +272,6 @@ def _parser() -> command.ArgumentParser:
         metavar="A,B,3",
         help="names or numbers of classes to complete each picture with, --num times "
         "(default: no class)",
-    )
-    parser.add_argument(
-        "--max-side",
-        type=command.positive_int,
-        default=feeding.MAX_SIDE,
-        help="refuse pictures with a longer side (default: %(default)s)",
     )
     parser.add_argument(
         "--overview",

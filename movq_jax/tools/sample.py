@@ -11,6 +11,7 @@ there. Each picture is a function of the seed and its number: it is the same, ho
 many are drawn and on however many devices. Each class is drawn equally often.
 """
 
+import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -224,7 +225,11 @@ def _check_flags(args: Any) -> None:
 
 
 def _whole(text: str) -> int:
-    return 0 if text == "0" else command.positive_int(text)
+    if not text.isdecimal() or int(text) > MAX_NUM:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number from 0 to {MAX_NUM:,}"
+        )
+    return int(text)
 
 
 def _parser() -> command.ArgumentParser:
