@@ -107,10 +107,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     command.emit_json(record, str(output / "complete.json"))
     command.emit_json(record, args.json)
-    print(
-        f"pictures: {done}, completions of each: {len(request.titles)}; wrote {output}",
-        file=command.human_stream(args.json),
-    )
+    if done:
+        print(
+            f"pictures: {done}, completions of each: {len(request.titles)}; wrote "
+            f"{output}",
+            file=command.human_stream(args.json),
+        )
     refusals.raise_if_any()
 
 
@@ -208,7 +210,10 @@ def _request(args: argparse.Namespace, prior: Any) -> Request:
         numbers = sampling_flags.classes(prior, args.classes)
         labels = np.repeat(numbers, args.num)
         names = prior.classes or [str(k) for k in range(prior.num_classes)]
-        titles = [names[label] for label in labels]
+        titles = [
+            names[label] + (f" ({i % args.num + 1})" if args.num > 1 else "")
+            for i, label in enumerate(labels)
+        ]
     elif prior.num_classes:
         labels = np.full(args.num, prior.num_classes)
     rows = _rows(args.rows, prior.grid[0])

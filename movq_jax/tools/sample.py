@@ -74,11 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "num_images": args.num,
         "drawn": len(missing),
         "npz": npz,
+        "num_in_npz": there if npz else None,  # with those of an earlier, larger --num
         "settings": settings,
     }
     command.emit_json(record, args.json)
-    there = args.num - len(missing)
-    kept = f"; {there} were there" if there else ""
+    kept = args.num - len(missing)
+    kept = f"; {kept} were there" if kept else ""
+    if npz and there > args.num:
+        kept += f"; {npz.name} has all {there} that are in the folder"
     many = "1 image" if len(missing) == 1 else f"{len(missing)} images"
     print(
         f"drew {many} to {folder.path}{kept}",

@@ -234,6 +234,7 @@ def save_bundle(
             "eval": config.data.eval.to_dict(),
             "metrics": values,
             "sample": config.sample.to_dict(),
+            "class_dropout": config.loss.class_dropout,
             "classes": tokens["classes"],
             "version": __version__,
         },
