@@ -45,13 +45,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.loss.label_smoothing = 0.0
 
     config.optim.gen.learning_rate = 1e-3
-    config.optim.schedule.update(name="cosine", warmup_steps=50, end_factor=0.05)
+    config.optim.schedule.update(name="cosine", warmup_steps=25, end_factor=0.05)
     config.optim.clip.gen.update(name="global_norm", value=1.0)
     config.data.update(dataset="pictures", image_size=32, num_threads=2)
     config.data.decode_once = True
     config.data.train.crop = {"name": "center"}
-    config.train.update(num_steps=500, batch_size=32, ema_decay=0.99)
-    config.eval.update(every=250, num_examples=0, batch_size=32, nll_samples=4)
-    config.log.update(every=25, images_every=500, num_images=20)
-    config.checkpoint.every = 250
+    config.train.update(num_steps=200, batch_size=32, ema_decay=0.99)
+    config.eval.update(every=200, num_examples=0, batch_size=32, nll_samples=4)
+    config.log.update(every=25, images_every=200, num_images=20)
+    config.checkpoint.every = 100
     return prior_schema.shrink(config) if "tiny" in words else config

@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.update(dataset="pictures", image_size=64, num_threads=2)
     config.data.decode_once = True
     config.data.train.crop = {"name": "center"}
-    config.train.update(num_steps=1_500, batch_size=32, ema_decay=0.99)
+    config.train.update(num_steps=1_000, batch_size=32, ema_decay=0.99)
     config.eval.update(every=500, num_examples=0, batch_size=32)
     config.log.update(every=25, images_every=500, num_images=20)
     config.checkpoint.every = 500

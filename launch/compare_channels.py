@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         for name in tokenizers
         for row in args.rows.split(",")
     }
+    features = comparing.squeezenet_features(args.squeezenet)
     for _, row, _ in jobs.values():
         load_config(f"{CONFIG}:{row}")  # a row that is not there is named at once
     comparing.claim(output, {"tokenizers": tokenizers, "steps": args.steps})
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         run: _words(*job, tokenizers[job[0]], args, output) for run, job in jobs.items()
     }
     comparing.train_all(runs, output, jobs=args.jobs)
-    _measure(jobs, args, output)
+    _measure(jobs, args, output, features)
     results = comparing.read_results(jobs, output)
     results.sort(key=lambda result: list(tokenizers).index(result["tokenizer"]))
     print(comparing.write_table(results, COLUMNS, output, row="tokens, channels"))
@@ -109,7 +110,9 @@ def _words(name: str, row: str, seed: int, place: str, args, output) -> list[str
     return [*words, f"--config.train.num_steps={args.steps}"] if args.steps else words
 
 
-def _measure(jobs: dict[str, tuple[str, str, int]], args, output: Path) -> None:
+def _measure(
+    jobs: dict[str, tuple[str, str, int]], args, output: Path, features: Any
+) -> None:
     """Write `result.json` of the runs that have none yet."""
     left = [run for run in jobs if not (output / run / comparing.RESULT).exists()]
     if not left:
@@ -117,7 +120,7 @@ def _measure(jobs: dict[str, tuple[str, str, int]], args, output: Path) -> None:
     from movq_jax import compilation_cache
 
     compilation_cache.enable()
-    distances = _Distances(args)
+    distances = _Distances(features, args.data_dir)
     for run in left:
         name, row, seed = jobs[run]
         result = {
@@ -153,23 +156,20 @@ def _numbers_of(
 class _Distances:
     """Fréchet distances to the images of the evaluation split; None without weights."""
 
-    def __init__(self, args) -> None:
+    def __init__(self, features: Any, data_dir: str) -> None:
+        self._features = features
+        if features is None:
+            return
         from movq_jax.data import pipeline
 
-        self._features = None
-        if args.squeezenet is None:
-            return
-        from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
-
-        self._features = SqueezeNetFeatures(args.squeezenet)
-        data = load_config(CONFIG, [f"data.data_dir={args.data_dir}"]).data
+        data = load_config(CONFIG, [f"data.data_dir={data_dir}"]).data
         self._images, self._labels = [], []
         with pipeline.eval_batches(data, batch_size=32) as batches:
             for batch in batches:
                 mask = np.asarray(batch["mask"])
                 self._images.append(np.asarray(batch["image"])[mask])
                 self._labels.append(np.asarray(batch["label"])[mask])
-        self._originals = self._statistics(self._images)
+        self._originals = features.statistics(self._images)
 
     def of_samples(self, prior) -> float | None:
         """Of a sample for each image, of its class."""
@@ -188,16 +188,7 @@ class _Distances:
     def _distance(self, batches: list[np.ndarray]) -> float:
         from movq_jax.evaluation.frechet import frechet
 
-        return frechet(self._statistics(batches), self._originals)
-
-    def _statistics(self, batches: list[np.ndarray]) -> Any:
-        from movq_jax.evaluation.frechet import FeatureStatistics
-        from movq_jax.evaluation.squeezenet_fd import WIDTH
-
-        found = FeatureStatistics(WIDTH)
-        for batch in batches:
-            found.update(self._features(batch))
-        return found
+        return frechet(self._features.statistics(batches), self._originals)
 
 
 def _parts(ids: np.ndarray) -> list[np.ndarray]:

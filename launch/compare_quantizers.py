@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         for seed in comparing.whole_numbers("--seeds", args.seeds)
         for row in args.rows.split(",")
     ]
-    features = _features(args.squeezenet)
+    features = comparing.squeezenet_features(args.squeezenet)
     for row, _ in jobs:
         load_config(_spec(row, args))  # a row that is not there is named at once
     comparing.claim(output, {"arg": args.arg, "steps": args.steps})
@@ -74,15 +74,6 @@ def _words(row: str, seed: int, args) -> list[str]:
     return [*words, f"--config.train.num_steps={args.steps}"] if args.steps else words
 
 
-def _features(weights: str | None) -> Any:
-    """The network of SqueezeNet-FD: before hours of training, not after."""
-    if weights is None:
-        return None
-    from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
-
-    return SqueezeNetFeatures(weights)
-
-
 def _measure(jobs: list[tuple[str, int]], args, output: Path, features) -> None:
     """Writes `result.json` of the runs that have none yet."""
     folders = {job: output / f"{job[0]}-{job[1]}" for job in jobs}
@@ -97,7 +88,7 @@ def _measure(jobs: list[tuple[str, int]], args, output: Path, features) -> None:
     data = load_config(CONFIG, [f"data.data_dir={args.data_dir}"]).data
     with pipeline.eval_batches(data, batch_size=32) as batches:
         images = [np.asarray(b["image"])[np.asarray(b["mask"])] for b in batches]
-    originals = features and _statistics(features, images)
+    originals = features and features.statistics(images)
     for row, seed in left:
         folder = folders[row, seed]
         result = {"row": row, "seed": seed, "config": _spec(row, args)}
@@ -126,24 +117,13 @@ def _numbers_of(folder: Path, images, features, originals) -> dict[str, Any]:
         "bits_per_position": tok.bits_per_position,
         "psnr": float(np.mean([row.psnr for row in rows])),
         "ssim": float(np.mean([row.ssim for row in rows])),
-        "squeezenet_fd": features
-        and frechet(_statistics(features, rebuilt), originals),
+        "squeezenet_fd": features and frechet(features.statistics(rebuilt), originals),
         "quantisation_mse": values["val/quantisation_mse"],
         "usage": _least(values, "_usage"),
         "perplexity": _least(values, "_perplexity"),
         "train_minutes": comparing.read_json(folder / "training.json", {})["minutes"],
         "evaluation": values,
     }
-
-
-def _statistics(features, batches) -> Any:
-    from movq_jax.evaluation.frechet import FeatureStatistics
-    from movq_jax.evaluation.squeezenet_fd import WIDTH
-
-    found = FeatureStatistics(WIDTH)
-    for batch in batches:
-        found.update(features(batch))
-    return found
 
 
 def _least(values: dict[str, float], ending: str) -> float:

@@ -62,17 +62,30 @@ def call(
         float, bool or str where the signature says so.
     """
     signature = inspect.signature(chosen)
-    known = [p for p in signature.parameters if p not in ("parent", "name", *extra)]
+    parameters = list(signature.parameters)[len(args) :]
+    known = [p for p in parameters if p not in ("parent", "name", *extra)]
     for field in fields:
         if field not in known:
             raise UserError(f"{where} has no field {field!r}{nearest(field, known)}")
         kind = signature.parameters[field].annotation
         checks.check_type(f"{where.split()[0]}.{field}", fields[field], kind)
+    missing = [
+        name
+        for name in known
+        if name not in fields and _is_required(signature.parameters[name])
+    ]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(map(repr, missing))}: give it too")
     try:
         signature.bind(*args, **fields, **extra)
     except TypeError as error:
         raise UserError(f"{where}: {error}") from error
     return chosen(*args, **fields, **extra)
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return not several and parameter.default is parameter.empty
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:

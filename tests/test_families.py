@@ -57,7 +57,7 @@ def test_arguments_of_the_caller_are_added():
         ),
         (
             {"name": "crop"},
-            "config.data.crop (crop): missing a required argument: 'size'",
+            "config.data.crop (crop) lacks 'size'",
         ),
     ],
 )
@@ -65,6 +65,18 @@ def test_errors(fields, message):
     with pytest.raises(UserError) as error:
         make(fields)
     assert str(error.value).startswith(message)
+
+
+def test_what_is_given_by_position_is_no_field():
+    def part(whole, depth):
+        return whole, depth
+
+    family = {"part": part, "all": lambda whole: whole}
+    assert families.make(family, {"name": "part", "depth": 3}, "c", 1) == (1, 3)
+    with pytest.raises(
+        UserError, match=r"c \(all\) has no field 'depth'; there is none"
+    ):
+        families.make(family, {"name": "all", "depth": 3}, "c", 1)
 
 
 def test_what_the_caller_gives_is_no_field():
@@ -81,7 +93,7 @@ def test_an_error_of_the_member_itself_is_not_hidden():
 
 
 def test_the_field_is_given_twice_by_position():
-    with pytest.raises(UserError, match="multiple values for argument 'size'"):
+    with pytest.raises(UserError, match="has no field 'size'; Known: at"):
         make({"name": "crop", "size": 1}, 64)
 
 

@@ -5,16 +5,16 @@ Each image is resized to 227 x 227 and goes through SqueezeNet v1.0 as published
 are the means and covariances of two sets of them:
 
     features = SqueezeNetFeatures("squeezenet_v1.0.npz")
-    a, b = FeatureStatistics(features.width), FeatureStatistics(features.width)
-    a.update(features(images))
-    b.update(features(reconstructions))
+    a, b = features.statistics(images), features.statistics(reconstructions)
     distance = frechet(a, b)
+
+where both are batches of images.
 
 This is no FID: network, resizing and scale are others, and numbers of the two cannot be
 compared. With fewer than 513 images the covariances have not full rank, see `frechet`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import flax.traverse_util
@@ -25,6 +25,7 @@ from jaxtyping import Float32, UInt8
 
 from movq_jax.data.transforms import resize
 from movq_jax.errors import UserError
+from movq_jax.evaluation.frechet import FeatureStatistics
 from movq_jax.models.features.squeezenet import FIRES, SqueezeNet
 from movq_jax.models.pixels import from_uint8
 from movq_jax.pretrained.fingerprint import fingerprint
@@ -93,6 +94,19 @@ class SqueezeNetFeatures:
             made = np.asarray(self._apply(self._variables, np.stack(squares)))
             features[start : start + len(part)] = made[: len(part)]
         return features
+
+    def statistics(
+        self, batches: Iterable[np.ndarray | jax.Array | Sequence[np.ndarray]]
+    ) -> FeatureStatistics:
+        """Mean and covariance of the features of all images in the batches.
+
+        Raises:
+          UserError: see `__call__`.
+        """
+        found = FeatureStatistics(self.width)
+        for batch in batches:
+            found.update(self(batch))
+        return found
 
 
 def _features(variables: dict, images: jax.Array) -> jax.Array:

@@ -23,6 +23,20 @@ from movq_jax.errors import UserError
 RESULT = "result.json"
 
 
+def squeezenet_features(weights: str | None) -> Any:
+    """The network of SqueezeNet-FD, None without weights; asked for before training.
+
+    Raises:
+        UserError: the weights cannot be used.
+    """
+    if weights is None:
+        return None
+    # Only now: --help need not wait for jax.
+    from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
+
+    return SqueezeNetFeatures(weights)
+
+
 def claim(output: Path, settings: Mapping[str, Any]) -> None:
     """Make `output` the folder of runs with these settings.
 

@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +12,11 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from movq_jax.config import kind_of
 from movq_jax.errors import UserError
-from movq_jax.measuring import programs
+from movq_jax.measuring import prior_programs, programs
 from movq_jax.measuring.programs import Program, Shapes
-from movq_jax.training import sharding
+from movq_jax.training import prior_task, sharding
 
 GIGABYTE = 10**9
 _MOST_COMPILATIONS = 12
@@ -107,11 +109,11 @@ def largest_batch(
       UserError: not even the smallest batch fits, or the backend does not tell.
     """
     unit = mesh.size * config.train.accumulation
-    phase = _dearest_phase(config, unit)
+    phase, make_step = _dearest_step(config, unit)
 
     def needed(count: int) -> int:
         shapes = Shapes(count * unit, config.data.image_size, mesh)
-        compiled = compile_program(programs.train_step(config, phase, shapes))
+        compiled = compile_program(make_step(shapes))
         if compiled.memory is None:
             raise UserError(
                 f"the compiler of the backend {jax.default_backend()!r} does not "
@@ -130,7 +132,7 @@ def largest_batch(
             f"not even a batch of {unit} (one image a device and micro-batch) fits: it "
             f"takes {tried[1] / GIGABYTE:.3g} GB a device of "
             f"{budget / GIGABYTE:.3g} GB; try config.model.dtype=bfloat16, "
-            "config.train.remat_levels or smaller images"
+            f"{programs.remat_field(config)} or smaller images"
         )
     return {
         "batch_size": best * unit,
@@ -183,11 +185,17 @@ def _on_line(tried: dict[int, int], low: int, high: int, budget: int) -> int:
     return math.floor(low + (budget - tried[low]) / slope)
 
 
-def _dearest_phase(config: ConfigDict, batch_size: int) -> str:
+def _dearest_step(
+    config: ConfigDict, batch_size: int
+) -> tuple[str, Callable[[Shapes], Program]]:
+    """The phase with the most work, and what makes the program of its step."""
+    if kind_of(config) == "prior":
+        return prior_task.PHASES[0], partial(prior_programs.train_step, config)
     shapes = Shapes(batch_size, config.data.image_size, sharding.make_mesh())
 
     def flops(phase):
         program = programs.train_step(config, phase, shapes)
         return programs.flops_per_image(program, shapes)
 
-    return max(programs.phases(config), key=flops)
+    phase = max(programs.phases(config), key=flops)
+    return phase, partial(programs.train_step, config, phase)

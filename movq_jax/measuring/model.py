@@ -11,14 +11,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from movq_jax import families
+from movq_jax.config import kind_of
 from movq_jax.data import pipeline
 from movq_jax.errors import UserError
-from movq_jax.measuring import memory, programs, rates, timing
+from movq_jax.measuring import memory, prior_programs, programs, rates, timing
 from movq_jax.measuring.programs import Program, Shapes
 from movq_jax.progress import Progress
-from movq_jax.training import sharding
+from movq_jax.training import prior_task, sharding
 
-PARTS = ("train", "encode", "decode")
+PARTS = ("train", "encode", "decode")  # of a tokenizer; of a prior `prior_programs`'s
 _PRODUCT = "matrix product"
 
 
@@ -48,7 +49,7 @@ def measure_model(
 
     Args:
       config: `train.batch_size` images go through every part at once.
-      parts: of `PARTS`.
+      parts: of `PARTS`, or of a prior of `prior_programs.PARTS`.
       phase: of the training step; None: the last that the config has.
       breakdown: also time the networks of a training step, each by itself.
       real_data: the training step gets its batches from the pipeline of `config.data`.
@@ -66,8 +67,8 @@ def measure_model(
         devices cannot share the batch, the dataset is not there, or memory does not
         suffice.
     """
-    programs.check_config(config)
-    phase = _read_phase(phase, programs.phases(config))
+    config, phases = _settle(config)
+    phase = _read_phase(phase, phases)
     mesh = sharding.make_mesh()
     size = config.train.batch_size
     sharding.check_batch_size(size, mesh, "the batch size")
@@ -79,7 +80,7 @@ def measure_model(
     shapes = Shapes(size, config.data.image_size, mesh)
     wanted = list(_programs(config, parts, phase, shapes))
     pieces = list(_pieces(config, shapes)) if breakdown else []
-    with contextlib.ExitStack() as stack, _memory_errors():
+    with contextlib.ExitStack() as stack, _memory_errors(config):
         stack.enter_context(memory.without_compilation_cache())
         feed = None
         if real_data:
@@ -147,6 +148,14 @@ class RealImages:
         return batch
 
 
+def _settle(config: ConfigDict) -> tuple[ConfigDict, Sequence[str]]:
+    """The config, nothing left open, and the phases of its training."""
+    if kind_of(config) == "prior":
+        return prior_programs.settle(config), prior_task.PHASES
+    programs.check_config(config)
+    return config, programs.phases(config)
+
+
 def _read_phase(wanted: str | None, known: Sequence[str]) -> str:
     if wanted is None:
         return known[-1]
@@ -161,6 +170,9 @@ def _read_phase(wanted: str | None, known: Sequence[str]) -> str:
 def _programs(
     config: ConfigDict, parts: Sequence[str], phase: str, shapes: Shapes
 ) -> Iterator[Program]:
+    if kind_of(config) == "prior":
+        yield from prior_programs.programs(config, parts, shapes)
+        return
     if "train" in parts:
         yield programs.train_step(config, phase, shapes)
     if "encode" in parts:
@@ -256,7 +268,7 @@ def _rate_of(product: rates.MatrixProduct, times: list[list[float]]) -> dict[str
 
 
 @contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
+def _memory_errors(config: ConfigDict) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -265,5 +277,5 @@ def _memory_errors() -> Iterator[None]:
         raise UserError(
             "the device's memory does not suffice: give a smaller --batch-size "
             "(`movq describe --device-memory=GB` looks for the largest), "
-            "config.train.remat_levels or --dtype=bfloat16"
+            f"{programs.remat_field(config)} or --dtype=bfloat16"
         ) from error

@@ -1,4 +1,4 @@
-"""What is measured: a training step, encoding, decoding, and the parts of a step.
+"""What is measured of a tokenizer: a training step, encoding, decoding, their parts.
 
 A program is a function with the shapes that it is called with. Its FLOPs are counted
 and its memory is analysed from the shapes alone; to be timed it is given values, which
@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from movq_jax.config import kind_of
-from movq_jax.errors import UserError
 from movq_jax.flops import count_flops
 from movq_jax.models.pixels import from_uint8, to_uint8
 from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
@@ -66,13 +65,13 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       UserError: the key, its value, and what it could be.
     """
-    if kind_of(config) == "prior":
-        raise UserError(
-            "this config is of a prior, and only tokenizers are measured here: give "
-            "that of a tokenizer"
-        )
     check_ranges(config)
     tokenizer_task.check(config)
+
+
+def remat_field(config: ConfigDict) -> str:
+    """What computes a part twice, to save memory."""
+    return f"config.train.{'remat' if kind_of(config) == 'prior' else 'remat_levels'}"
 
 
 def phases(config: ConfigDict) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from movq_jax.errors import UserError
@@ -38,7 +39,7 @@ def describe_model(model: Any, image_size: int) -> dict[str, Any]:
             f"the image size is {image_size}, but must be a multiple of "
             f"{tokenizer.factor}, the factor of config.model"
         )
-    shapes = Shapes(1, image_size, _one_device())
+    shapes = Shapes(1, image_size, one_device())
     parts = [
         *programs.tokenizer_parts(model, shapes),
         programs.encode(model, shapes),
@@ -62,12 +63,12 @@ def describe_training(config: ConfigDict) -> dict[str, Any]:
       and `state_bytes` by part.
     """
     size = config.data.image_size
-    shapes = Shapes(1, size, _one_device())
+    shapes = Shapes(1, size, one_device())
     parts = list(programs.loss_parts(config, shapes))
     frozen = tokenizer_task.abstract_frozen(config)
     state = jax.eval_shape(lambda: tokenizer_task.init_state(config))
     # Of a whole batch: the search goes in chunks where it is large.
-    batch = Shapes(config.train.batch_size, size, _one_device())
+    batch = Shapes(config.train.batch_size, size, one_device())
     steps = {
         phase: programs.flops_per_image(
             programs.train_step(config, phase, batch), batch
@@ -75,16 +76,16 @@ def describe_training(config: ConfigDict) -> dict[str, Any]:
         for phase in programs.phases(config)
     }
     state_bytes = {
-        "parameters": _bytes((state.gen_params, state.disc_params)),
-        "optimizers": _bytes((state.gen_opt, state.disc_opt)),
-        "average": _bytes(state.ema_params),
-        "others": _bytes(state.variables),
-        "loss_networks": _bytes(frozen),
+        "parameters": bytes_of((state.gen_params, state.disc_params)),
+        "optimizers": bytes_of((state.gen_opt, state.disc_opt)),
+        "average": bytes_of(state.ema_params),
+        "others": bytes_of(state.variables),
+        "loss_networks": bytes_of(frozen),
     }
     return {
         "parameters": {
-            "discriminator": _count(state.disc_params),
-            "perceptual": _count(frozen),
+            "discriminator": count_of(state.disc_params),
+            "perceptual": count_of(frozen),
         },
         "flops": _flops(parts, shapes),
         "train_step": steps,
@@ -113,23 +114,26 @@ def _code(tokenizer: Tokenizer, shapes: Shapes) -> dict[str, Any]:
 
 def _parameters(params: Any) -> dict[str, int]:
     counts = {
-        part: sum(_count(params[name]) for name in names if name in params)
+        part: sum(count_of(params[name]) for name in names if name in params)
         for part, names in PARTS.items()
     }
-    return counts | {"tokenizer": _count(params)}
+    return counts | {"tokenizer": count_of(params)}
 
 
 def _flops(parts: Iterable[Program], shapes: Shapes) -> dict[str, int]:
     return {part.name: programs.flops_per_image(part, shapes) for part in parts}
 
 
-def _count(tree: Any) -> int:
+def count_of(tree: Any) -> int:
+    """Numbers in a pytree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _bytes(tree: Any) -> int:
+def bytes_of(tree: Any) -> int:
+    """Bytes of a pytree of arrays or shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _one_device():
+def one_device() -> Mesh:
+    """A mesh of the first device."""
     return sharding.make_mesh(jax.devices()[:1])

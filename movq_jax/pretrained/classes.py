@@ -16,7 +16,8 @@ def class_numbers(
     """The number of each class, for its name or its number.
 
     Args:
-      wanted: a name (upper and lower case are the same), or a number, also as text.
+      wanted: a name (upper and lower case are the same), or a number. Text is a number
+        only where no class has that name; an int is never a name.
       names: of the classes; empty where they have none.
       num_classes: how many there are, 0 for an unconditional prior.
 
@@ -90,7 +91,7 @@ def _number(
     item: str | int, numbers: dict[str, int], names: Sequence[str], num_classes: int
 ) -> int:
     text = str(item).strip()
-    if text.casefold() in numbers:
+    if isinstance(item, str) and text.casefold() in numbers:
         return numbers[text.casefold()]
     if text.isdecimal() and int(text) < num_classes:
         return int(text)
@@ -98,7 +99,10 @@ def _number(
     if text.lstrip("-").isdecimal() or not names:
         raise UserError(f"there is no class {text}: give {known}")
     meant = closest(text.casefold(), numbers)
-    hint = f"did you mean {names[numbers[meant]]!r}?" if meant else f"give {known} or"
     rest = ", ..." if len(names) > SHOWN else ""
     listed = ", ".join(names[:SHOWN]) + rest
-    raise UserError(f"there is no class {text!r}; {hint} Known: {listed}")
+    if meant:
+        hint = f"did you mean {names[numbers[meant]]!r}? Known: {listed}"
+    else:
+        hint = f"give {known}, or a name: {listed}"
+    raise UserError(f"there is no class {text!r}; {hint}")

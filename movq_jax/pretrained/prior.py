@@ -88,8 +88,8 @@ class PretrainedPrior:
         self.codebook_sizes = tuple(self.tokens.codebook_sizes)
         self.num_classes = self.config["num_classes"]
         self.protocol = prior.protocol
-        self.classes = tuple(prior.protocol["classes"])
-        self.options = SampleOptions.of(prior.protocol["sample"])
+        self.classes = self._class_names()
+        self.options = self._default_options()
         self.fingerprint = prior.fingerprint
         self._workers: dict[tuple[jax.Device, ...], MicroBatches] = {}
         self._programs: dict[tuple, Callable[..., Any]] = {}
@@ -259,7 +259,7 @@ class PretrainedPrior:
 
         Args:
           num: how many.
-          classes: names or numbers of those to draw; by default all.
+          classes: names or numbers of those to draw, or one; by default all.
           seed: as for `sample`.
           first: the number of the first image, or of each.
 
@@ -269,12 +269,15 @@ class PretrainedPrior:
         Raises:
           UserError: there is no such class.
         """
+        check_whole("num", num, 1, MAX_IMAGES)
         check_whole("seed", seed, 0, MAX_SEED)
         if classes is None and not self.num_classes:
             return np.zeros(num, np.int32)
         if classes is None:
             classes = range(self.num_classes)
         else:
+            if isinstance(classes, (str, int, np.integer)):
+                classes = [classes]
             classes = class_numbers(classes, self.classes, self.num_classes)
         return balanced_labels(classes, as_numbers(first, num), seed=seed)
 
@@ -361,6 +364,23 @@ class PretrainedPrior:
         keys = images["keys"]
         return nll_masked(self._module, variables, keys, ids, labels, samples=samples)
 
+    def _class_names(self) -> tuple[str, ...]:
+        names = self.protocol["classes"]
+        good = isinstance(names, (list, tuple))
+        good = good and all(isinstance(name, str) for name in names)
+        if not good or len(names) not in (0, self.num_classes):
+            raise UserError(
+                f"protocol.classes in its config.json is {names!r:.60}, but must be a "
+                f"list of {self.num_classes} names, or empty"
+            )
+        return tuple(names)
+
+    def _default_options(self) -> SampleOptions:
+        options = SampleOptions.of(self.protocol["sample"])
+        for name in ("temperature", "top_k", "top_p"):
+            options.per_channel(name, self.num_channels)
+        return options
+
     def _check_shapes(self) -> None:
         ids = jnp.zeros((1, self.tokens.num_positions, self.tokens.num_channels), int)
         labels = jnp.zeros(1, int)
@@ -376,4 +396,7 @@ def _start(images: dict[str, Any]) -> dict[str, Any]:
 
 
 def _all(devices: Devices) -> tuple[jax.Device, ...]:
-    return tuple(jax.local_devices() if devices is None else devices)
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    if not devices:
+        raise UserError("devices is empty: name one, or leave it out for all")
+    return devices

@@ -10,7 +10,7 @@ import numpy as np
 
 from movq_jax.errors import UserError
 from movq_jax.models.pixels import from_uint8, to_uint8
-from movq_jax.models.tokenizer import build_tokenizer
+from movq_jax.models.tokenizer import Tokenizer, build_tokenizer
 from movq_jax.pretrained.bundle import Bundle, check_fit
 from movq_jax.pretrained.micro_batches import MicroBatches
 
@@ -35,9 +35,8 @@ class PretrainedTokenizer:
 
     def __init__(self, bundle: Bundle, *, micro_batch: int | None = None) -> None:
         self._module = build_tokenizer(bundle.model)
-        self._variables = {"params": jax.tree.map(jnp.asarray, bundle.params)}
-        self._check_shapes()
-        self._variables["cache"] = self._codes_in_effect()
+        check_fit(_expected(self._module), bundle.params)
+        self._variables = inference_variables(self._module, bundle.params)
         self.config = bundle.model
         self.protocol = bundle.protocol
         self.fingerprint = bundle.fingerprint
@@ -197,23 +196,28 @@ class PretrainedTokenizer:
         books = self._variables["cache"]["quantize"]
         return {book: np.asarray(entry["codes"]) for book, entry in books.items()}
 
-    def _codes_in_effect(self) -> dict[str, Any]:
-        """The same as variables that the quantizer's books look for."""
-        find = jax.jit(lambda v: self._module.apply(v, method="codes_in_effect"))
-        codes = find(self._variables)
-        return {"quantize": {book: {"codes": array} for book, array in codes.items()}}
 
-    def _check_shapes(self) -> None:
-        side = self._module.factor
-        expected = jax.eval_shape(
-            self._module.init, jax.random.key(0), jnp.zeros((1, side, side, 3))
-        )["params"]
-        check_fit(expected, self._variables["params"])
+def inference_variables(module: Tokenizer, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters on the device, and what the codes of each book are in effect.
+
+    Of a book under a transformer these are its output: computed here, once, and not
+    again at each call.
+    """
+    variables = {"params": jax.tree.map(jnp.asarray, params)}
+    find = jax.jit(lambda v: module.apply(v, method="codes_in_effect"))
+    codes = {book: {"codes": array} for book, array in find(variables).items()}
+    return {**variables, "cache": {"quantize": codes}}
 
 
 def default_micro_batch() -> int:
     """Images a compiled call on this kind of device, unless something else is asked."""
     return 1 if jax.default_backend() == "cpu" else 8
+
+
+def _expected(module: Tokenizer) -> dict[str, Any]:
+    """The parameters as `jax.ShapeDtypeStruct`s."""
+    image = jnp.zeros((1, module.factor, module.factor, 3))
+    return jax.eval_shape(module.init, jax.random.key(0), image)["params"]
 
 
 def _clipped(tokenizer: Any, ids: jax.Array) -> jax.Array:

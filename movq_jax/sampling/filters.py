@@ -33,6 +33,8 @@ def cut(
         before = jnp.cumsum(p, axis=-1) - p
         crossed = jnp.sum(before < top_p, axis=-1, dtype=jnp.int32)
         # Sums of rounded numbers may reach 1 before the last token.
+        # One at least, also where p is so small that it is rounded to 0.
+        crossed = jnp.maximum(crossed, 1)
         kept = jnp.where(top_p < 1, jnp.minimum(kept, crossed), kept)
     least = jnp.take_along_axis(ordered, kept[..., None] - 1, axis=-1)
     return jnp.where(logits >= least, logits, NEG_INF)

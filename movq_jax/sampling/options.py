@@ -74,17 +74,24 @@ class SampleOptions:
     def of(cls, fields: Mapping[str, Any]) -> "SampleOptions":
         """Options of a mapping, such as the `sample` section of a config.
 
-        What is missing has its default.
+        What is missing has its default; 'linear' is {name: 'linear'}.
 
         Raises:
-          UserError: for an unknown field, or a value that makes no sense.
+          UserError: `fields` is no mapping, has an unknown field, or a value that makes
+            no sense.
         """
+        if not hasattr(fields, "items"):  # a ConfigDict is no Mapping
+            raise UserError(f"sample is {fields!r}; give a dict of options")
         known = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in known:
                 suggestion = families.nearest(name, known)
                 raise UserError(f"sample has no field {name!r}{suggestion}")
-        return cls(**{name: _plain(value) for name, value in {**fields}.items()})
+        values = {name: _plain(value) for name, value in {**fields}.items()}
+        for name in _NAMED & values.keys():
+            if isinstance(values[name], str):
+                values[name] = {"name": values[name]}
+        return cls(**values)
 
     def per_channel(self, name: str, channels: int) -> tuple[float, ...]:
         """temperature, top_k or top_p of each of M channels.
@@ -108,6 +115,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
     return {**value} if hasattr(value, "items") else value
+
+
+_NAMED = {"schedule", "guidance_schedule", "order"}  # each {name: ..., fields}
 
 
 def _is_temperature(value: Any) -> bool:

@@ -35,7 +35,7 @@ class Halton:
         an option that is off.
     """
 
-    roll: bool
+    roll: bool = False
 
     def __post_init__(self):
         check_flag(f"{WHERE}.roll", self.roll)

@@ -1,8 +1,9 @@
-"""How fast training, encoding, decoding and the input pipeline are.
+"""How fast training, encoding, decoding, drawing and the input pipeline are.
 
     movq benchmark --config=configs/movq_imagenet.py --dtype=bfloat16 --json=speed.json
     movq benchmark --config=movq_f8 --part=train --batch-size=32 --breakdown
     movq benchmark --part=input --dataset=birds --image-size=224
+    movq benchmark --config=configs/maskgit_movq_imagenet.py --part=sample
 
 Reports for each part the time of a step (median, spread, 99th percentile, mean), images
 a second, the time of compiling (jax's compilation cache is off), the memory, and the
@@ -10,7 +11,7 @@ share that it reaches of the rate of matrix products measured beside it, by turn
 the same run; where the device is known, also of its datasheet's. FLOPs are counted
 (`movq_jax.flops`), not the compiler's. Images and weights are random: how long a step
 takes does not depend on them, and no weights are fetched. `--data=real` feeds training
-from the dataset.
+from the dataset. Of a prior training and drawing are measured, both on indices.
 
 Where R1 is in each n-th step only, which the median step does not show, rates are those
 of whole periods of n steps: a turn ends with one, images a second and shares are of the
@@ -31,13 +32,13 @@ from typing import Any
 
 import movq_jax
 from movq_jax import families
-from movq_jax.config import load_config, split_overrides
+from movq_jax.config import kind_of, load_config, split_overrides
 from movq_jax.config.schema import tokenizer_config
 from movq_jax.errors import UserError
 from movq_jax.tools import command
 
-MODEL_PARTS = ("train", "encode", "decode")
-PARTS = (*MODEL_PARTS, "input")
+MODEL_PARTS = {"tokenizer": ("train", "encode", "decode"), "prior": ("train", "sample")}
+PARTS = ("train", "encode", "decode", "sample", "input")
 _INPUT_BATCH = 64  # where no config says
 
 
@@ -49,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(words)
-    parts = _read_parts(args)
-    config = _read_config(args, parts, overrides)
+    named = _read_parts(args)
+    config = _read_config(args, named, overrides)
+    parts = named or list(MODEL_PARTS[kind_of(config)])
+    _check_parts(args, parts, kind_of(config))
     record = {
         "tool": "benchmark",
         "version": movq_jax.__version__,
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "image_size": config.data.image_size,
     }
     stream = command.human_stream(args.json)
-    if set(parts) & set(MODEL_PARTS):
+    if parts != ["input"]:
         record |= _measure_model(args, parts, config)
         print("\n".join(_model_table(record)), file=stream)
     if "input" in parts:
@@ -112,9 +115,9 @@ def _measure_input(args: argparse.Namespace, config: Any) -> dict[str, Any]:
 
 
 def _read_parts(args: argparse.Namespace) -> list[str]:
-    """Return the parts that `--part` names, in the order of `PARTS`."""
+    """Return what `--part` names, in the order of `PARTS`; []: all of the model's."""
     if args.part is None:
-        return list(MODEL_PARTS) if args.config else ["input"]
+        return [] if args.config else ["input"]
     named = [name.strip() for name in args.part.split(",") if name.strip()]
     for name in named or [args.part]:
         if name not in PARTS:
@@ -126,7 +129,7 @@ def _read_config(
     args: argparse.Namespace, parts: Sequence[str], overrides: list[str]
 ) -> Any:
     """Return the config with the flags in it; without --config one for the input."""
-    models = [name for name in parts if name in MODEL_PARTS]
+    models = [name for name in parts if name != "input"]
     if args.config is not None:
         config = load_config(args.config, overrides)
     elif models:
@@ -149,12 +152,26 @@ def _read_config(
         config.unlock().lock()
         for override in overrides:
             raise UserError(f"{override} needs --config")
+    _apply_flags(config, args)
+    return config
+
+
+def _check_parts(args: argparse.Namespace, parts: Sequence[str], kind: str) -> None:
+    """Refuse parts and flags that this kind of config has not."""
+    models = [name for name in parts if name != "input"]
+    for name in models:
+        if name not in MODEL_PARTS[kind]:
+            raise UserError(
+                f"--part={name}, but the config is of a {kind}, which has "
+                f"{', '.join(MODEL_PARTS[kind])} and input"
+            )
     if args.data == "real" and "train" not in parts:
         raise UserError("--data=real feeds the training step: add train to --part")
     if args.breakdown and not models:
         raise UserError("--breakdown is of a model: give --config")
-    _apply_flags(config, args)
-    return config
+    if kind == "prior" and (args.data == "real" or args.breakdown):
+        flag = "--breakdown" if args.breakdown else "--data=real"
+        raise UserError(f"{flag} is of tokenizers, and the config is of a prior")
 
 
 def _apply_flags(config: Any, args: argparse.Namespace) -> None:
@@ -262,8 +279,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--part",
         metavar="PART,...",
-        help="of train, encode, decode, input (default: the first three; without "
-        "--config: input)",
+        help="of train, encode, decode, of a prior train, sample, and input (default: "
+        "all of the model's; without --config: input)",
     )
     parser.add_argument("--batch-size", help="default: the config's", **size)
     parser.add_argument(

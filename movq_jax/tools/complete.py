@@ -107,10 +107,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     command.emit_json(record, str(output / "complete.json"))
     command.emit_json(record, args.json)
-    print(
-        f"pictures: {done}, completions of each: {len(request.titles)}; wrote {output}",
-        file=command.human_stream(args.json),
-    )
+    if done:
+        print(
+            f"pictures: {done}, completions of each: {len(request.titles)}; wrote "
+            f"{output}",
+            file=command.human_stream(args.json),
+        )
     refusals.raise_if_any()
 
 
@@ -208,7 +210,10 @@ def _request(args: argparse.Namespace, prior: Any) -> Request:
         numbers = sampling_flags.classes(prior, args.classes)
         labels = np.repeat(numbers, args.num)
         names = prior.classes or [str(k) for k in range(prior.num_classes)]
-        titles = [names[label] for label in labels]
+        titles = [
+            names[label] + (f" ({i % args.num + 1})" if args.num > 1 else "")
+            for i, label in enumerate(labels)
+        ]
     elif prior.num_classes:
         labels = np.full(args.num, prior.num_classes)
     rows = _rows(args.rows, prior.grid[0])
@@ -252,13 +257,7 @@ def _kept(prior: Any, image: np.ndarray, rows: int) -> np.ndarray:
 def _parser() -> command.ArgumentParser:
     parser = command.ArgumentParser(prog="movq complete", description=__doc__)
     sampling_flags.add_model_flags(parser)
-    parser.add_argument(
-        "--input",
-        required=True,
-        nargs="+",
-        action="extend",
-        help="image files, folders with all they hold, patterns such as 'a/*.jpg'",
-    )
+    feeding.add_input_flags(parser, "pictures")
     parser.add_argument("--output", required=True, help="the folder to write to")
     parser.add_argument(
         "--rows",
@@ -278,12 +277,6 @@ def _parser() -> command.ArgumentParser:
         metavar="A,B,3",
         help="names or numbers of classes to complete each picture with, --num times "
         "(default: no class)",
-    )
-    parser.add_argument(
-        "--max-side",
-        type=command.positive_int,
-        default=feeding.MAX_SIDE,
-        help="refuse pictures with a longer side (default: %(default)s)",
     )
     parser.add_argument(
         "--overview",

@@ -3,10 +3,12 @@
     movq describe --config=configs/movq_imagenet.py
     movq describe --config=movq_f8:270m --config.train.remat_levels=(0,1)
     movq describe --model=runs/a
+    movq describe --config=configs/maskgit_movq_imagenet.py
 
 Nothing is trained, and no weights and no accelerator are needed. FLOPs are counted, 2
 for each multiply-add of convolutions and matrix products; `movq_jax.flops` tells what
-is left out. Of R1 that only each n-th step has, an n-th is counted.
+is left out. Of R1 that only each n-th step has, an n-th is counted. Of a prior the
+work is that on indices, without its tokenizer's.
 
     movq describe --config=movq_imagenet --device-memory=24
 
@@ -21,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import movq_jax
-from movq_jax.config import load_config, split_overrides
+from movq_jax.config import kind_of, load_config, split_overrides
 from movq_jax.errors import UserError
 from movq_jax.tools import command
 
@@ -72,6 +74,8 @@ def describe_config(
     # Only now: jax takes a second to import, which --help need not wait for.
     from movq_jax.measuring import programs, sizes
 
+    if kind_of(config) == "prior":
+        return _describe_prior(config, name, device_memory)
     programs.check_config(config)
     record = sizes.describe_model(config.model, config.data.image_size)
     training = sizes.describe_training(config)
@@ -91,6 +95,18 @@ def describe_config(
     return record
 
 
+def _describe_prior(
+    config: Any, name: str, device_memory: float | None
+) -> dict[str, Any]:
+    from movq_jax.measuring import prior_programs, prior_sizes
+
+    config = prior_programs.settle(config)
+    record = {**_header(), "config": name, **prior_sizes.describe_prior(config)}
+    if device_memory:
+        record["device_memory"] = _largest_batch(config, device_memory)
+    return record
+
+
 def describe_bundle(path: str, image_size: int | None) -> dict[str, Any]:
     """Return what the model bundle at `path` says."""
     from movq_jax.measuring import sizes
@@ -98,6 +114,8 @@ def describe_bundle(path: str, image_size: int | None) -> dict[str, Any]:
     from movq_jax.pretrained.bundle import read_bundle
 
     bundle = read_bundle(path)
+    if bundle.kind == "prior":
+        return _describe_prior_bundle(path, image_size)
     if bundle.kind != "tokenizer":
         raise UserError(f"the model in {path} is a {bundle.kind}, not a tokenizer")
     if image_size is None:
@@ -108,6 +126,23 @@ def describe_bundle(path: str, image_size: int | None) -> dict[str, Any]:
         "model": {"path": path, "fingerprint": bundle.fingerprint},
         **sizes.describe_model(bundle.model, image_size),
     }
+
+
+def _describe_prior_bundle(path: str, image_size: int | None) -> dict[str, Any]:
+    from movq_jax.measuring import prior_programs, prior_sizes
+    from movq_jax.pretrained.prior_bundle import read_prior_bundle
+
+    if image_size is not None:
+        raise UserError(
+            f"the model in {path} is a prior, which draws images of one size: leave "
+            "out --image-size"
+        )
+    bundle = read_prior_bundle(path)
+    config = prior_programs.config_of(bundle.prior, bundle.tokenizer)
+    record = prior_sizes.describe_prior(config)
+    del record["state_bytes"], record["flops"]["train_step"]  # nothing tells of those
+    fingerprint = bundle.prior.fingerprint
+    return {**_header(), "model": {"path": path, "fingerprint": fingerprint}, **record}
 
 
 def _header() -> dict[str, Any]:
@@ -137,16 +172,45 @@ def _largest_batch(config: Any, gigabytes: float) -> dict[str, Any]:
         "devices": mesh.size,
         "jax": jax.__version__,
         "accumulation": config.train.accumulation,
-        "remat_levels": list(config.train.remat_levels),
+        **{k: config.train[k] for k in ("remat", "remat_levels") if k in config.train},
         **found,
     }
 
 
 def _table(record: dict[str, Any]) -> Iterator[str]:
     """Yield the lines for people."""
+    yield record.get("config") or record["model"]["path"]
+    yield from (_prior_lines if "sample_calls" in record else _tokenizer_lines)(record)
+    if "state_bytes" in record:
+        yield "\n  memory of the state in MB"
+        for name, count in record["state_bytes"].items():
+            yield f"  {name.replace('_', ' '):<18}{count / 1e6:>16,.1f}"
+    if "device_memory" in record:
+        yield from _memory_lines(record["device_memory"])
+
+
+def _prior_lines(record: dict[str, Any]) -> Iterator[str]:
+    height, width, channels = record["grid"]
+    books = " x ".join(f"{size:,}" for size in record["codebook_sizes"])
+    yield (
+        f"  {height}x{width}x{channels} indices of {books}: "
+        f"{record['tokens_per_image']:,} tokens, {record['bits_per_image']:,.0f} bits "
+        f"an image; {record['classes'] or 'no'} classes"
+    )
+    yield "\n                          parameters"
+    for name, count in record["parameters"].items():
+        yield f"  {name:<18}{count:>16,}"
+    flops, calls = record["flops"], record["sample_calls"]
+    yield "\n                      GFLOP an image"
+    yield f"  one pass          {_giga(flops['forward']):>16}"
+    if "train_step" in flops:
+        yield f"  training step     {_giga(flops['train_step']):>16}"
+    yield f"  drawing           {_giga(flops['sample']):>16}   in {calls:,} steps"
+
+
+def _tokenizer_lines(record: dict[str, Any]) -> Iterator[str]:
     size = record["image_size"]
     height, width, channels = record["grid"]
-    yield record.get("config") or record["model"]["path"]
     yield (
         f"  {size}x{size} pixels -> {height}x{width}x{channels} indices of "
         f"{record['codebook_size']:,}: {record['tokens_per_image']:,} tokens"
@@ -168,12 +232,6 @@ def _table(record: dict[str, Any]) -> Iterator[str]:
         yield f"  training step, {phase:<19}{_giga(work):>17}"
     if "perceptual" in flops:
         yield "  (perceptual: of a pair of images)"
-    if "state_bytes" in record:
-        yield "\n  memory of the state in MB"
-        for name, count in record["state_bytes"].items():
-            yield f"  {name.replace('_', ' '):<18}{count / 1e6:>16,.1f}"
-    if "device_memory" in record:
-        yield from _memory_lines(record["device_memory"])
 
 
 def _giga(flops: int) -> str:

@@ -45,13 +45,7 @@ def parse(argv: Sequence[str], description: str) -> argparse.Namespace:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     sampling_flags.add_model_flags(parser)
-    parser.add_argument(
-        "--input",
-        required=True,
-        nargs="+",
-        action="extend",
-        help="image files, folders with all they hold, patterns such as 'a/*.jpg'",
-    )
+    feeding.add_input_flags(parser, "pictures")
     parser.add_argument("--output", required=True, help="the folder to write to")
     parser.add_argument(
         "--num",
@@ -64,12 +58,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="classes by name or number, to each of which there are --num results "
         "(default: no class)",
-    )
-    parser.add_argument(
-        "--max-side",
-        type=command.positive_int,
-        default=feeding.MAX_SIDE,
-        help="refuse pictures with a longer side (default: %(default)s)",
     )
     parser.add_argument(
         "--overview",

@@ -65,6 +65,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="a run's folder, or the model folder in it"
     )
+    add_input_flags(parser, "images")
+    parser.add_argument(
+        "--micro-batch",
+        type=_micro_batch,
+        help=f"images a compiled call, at most {MAX_MICRO_BATCH} "
+        "(default: the model's choice for this device)",
+    )
+
+
+def add_input_flags(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--input` and `--max-side`; `what` people call the images there."""
     parser.add_argument(
         "--input",
         required=True,
@@ -76,13 +87,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--max-side",
         type=command.positive_int,
         default=MAX_SIDE,
-        help="refuse images with a longer side (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--micro-batch",
-        type=_micro_batch,
-        help=f"images a compiled call, at most {MAX_MICRO_BATCH} "
-        "(default: the model's choice for this device)",
+        help=f"refuse {what} with a longer side (default: %(default)s)",
     )
 
 

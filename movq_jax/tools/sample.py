@@ -11,6 +11,7 @@ there. Each picture is a function of the seed and its number: it is the same, ho
 many are drawn and on however many devices. Each class is drawn equally often.
 """
 
+import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -73,11 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "num_images": args.num,
         "drawn": len(missing),
         "npz": npz,
+        "num_in_npz": there if npz else None,  # with those of an earlier, larger --num
         "settings": settings,
     }
     command.emit_json(record, args.json)
-    there = args.num - len(missing)
-    kept = f"; {there} were there" if there else ""
+    kept = args.num - len(missing)
+    kept = f"; {kept} were there" if kept else ""
+    if npz and there > args.num:
+        kept += f"; {npz.name} has all {there} that are in the folder"
     many = "1 image" if len(missing) == 1 else f"{len(missing)} images"
     print(
         f"drew {many} to {folder.path}{kept}",
@@ -224,7 +228,11 @@ def _check_flags(args: Any) -> None:
 
 
 def _whole(text: str) -> int:
-    return 0 if text == "0" else command.positive_int(text)
+    if not text.isdecimal() or int(text) > MAX_NUM:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number from 0 to {MAX_NUM:,}"
+        )
+    return int(text)
 
 
 def _parser() -> command.ArgumentParser:

@@ -57,7 +57,7 @@ class SampleFolder:
                 for key in sorted({*then, *now})
                 if then.get(key) != now.get(key)
             ]
-            if differences and self.numbers():
+            if differences and (self.numbers() or self._others()):
                 raise UserError(
                     f"--output={self.path} holds images of other settings "
                     f"({'; '.join(differences)}): choose another folder, or delete it"
@@ -65,15 +65,21 @@ class SampleFolder:
             if differences:  # those of a run that was stopped before its first image
                 write_text(place, command.to_json(now) + "\n")
             return
-        ours = [self.path / name for name in ("grid.png", "labels.csv", "samples.npz")]
-        ours += [self.image(0).parent, self.strip(0, "").parent]
-        there = next((path.name for path in ours if path.exists()), None)
+        there = self._others()
+        if self.image(0).parent.exists():
+            there.append(self.image(0).parent)
         if there:
             raise UserError(
-                f"--output={self.path} has {there} and no {SETTINGS}, so nothing tells "
-                "how its images were drawn: choose another folder"
+                f"--output={self.path} has {there[0].name} and no {SETTINGS}, so "
+                "nothing tells how its images were drawn: choose another folder"
             )
         write_text(place, command.to_json(now) + "\n")
+
+    def _others(self) -> list[Path]:
+        """Return what there is of the command's results besides the images."""
+        names = ("grid.png", "labels.csv", "samples.npz")
+        ours = [*(self.path / name for name in names), self.strip(0, "").parent]
+        return [path for path in ours if path.exists()]
 
     def numbers(self) -> set[int]:
         """Return the numbers of the images that are there."""

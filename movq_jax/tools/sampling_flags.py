@@ -170,6 +170,11 @@ def check_options(prior: Any, given: dict[str, Any]) -> None:
             "--guidance leads towards a class, and this prior is unconditional: leave "
             "it out"
         )
+    if given.get("guidance") and _knows_classes_alone(prior):
+        raise UserError(
+            "--guidance leads away from drawing without a class, and this prior never "
+            "learned that (config.loss.class_dropout was 0): leave it out"
+        )
     for name in ("temperature", "top_k", "top_p"):
         value = given.get(name)
         if isinstance(value, tuple) and len(value) != prior.num_channels:
@@ -211,14 +216,24 @@ def without_classes(prior: Any, named: Any, options: dict[str, Any]) -> None:
     """Where no class is named there is nothing to guide to: draw without, in place.
 
     Raises:
-        UserError: guidance was asked for.
+        UserError: guidance was asked for, or the prior cannot do without a class.
     """
     if named is not None:
         return
+    if _knows_classes_alone(prior):
+        raise UserError(
+            "this prior never learned to draw without a class "
+            "(config.loss.class_dropout was 0): give --classes"
+        )
     if options.get("guidance"):
         raise UserError("--guidance leads towards a class: give --classes")
     if prior.options.guidance:
         options["guidance"] = 0.0  # the model's own would double the work for nothing
+
+
+def _knows_classes_alone(prior: Any) -> bool:
+    # Bundles of older versions do not say.
+    return bool(prior.num_classes) and prior.protocol.get("class_dropout") == 0
 
 
 @contextlib.contextmanager

@@ -39,11 +39,11 @@ def make_tokenizer(config: ConfigDict) -> nn.Module:
 
 def make_encode(config: ConfigDict) -> Callable[[Batch, Any], jax.Array]:
     """(batch, frozen) -> ids [B, N, M], of a cache or of images."""
-    tokenizer = make_tokenizer(config)
 
     def encode(batch: Batch, frozen: Any) -> jax.Array:
         ids = batch.get("ids")
         if ids is None:
+            tokenizer = make_tokenizer(config)  # not before: a cache needs none
             images = from_uint8(batch["image"])
             ids = tokenizer.apply(frozen["tokenizer"], images, method="encode")
         return ids.reshape(ids.shape[0], -1, ids.shape[-1])

@@ -52,7 +52,7 @@ def resolve(
             f"config.tokens.fingerprint is {stated:.12}..., but the tokenizer is "
             f"{bundle.fingerprint:.12}...: name the tokenizer that the config is for"
         )
-    resolved = _with_tokens(config, bundle.model, bundle.fingerprint)
+    resolved = with_tokens(config, bundle.model, bundle.fingerprint)
     with resolved.unlocked():
         resolved.tokenizer = str(config.tokenizer or epath.Path(workdir) / FOLDER)
     for part in ("train", "eval"):
@@ -108,7 +108,7 @@ def _own_tokenizer(config: ConfigDict, folder: epath.Path, train: Train | None):
         refuse_changes(folder, forbidden_changes(stored, own))
     if not _is_trained(folder, own.train.num_steps):
         check_ranges(config)
-        check(_with_tokens(config, own.model, "not yet known"))
+        check(with_tokens(config, own.model, "not yet known"))
         train(own, folder)
     return read_tokenizer(folder)
 
@@ -125,12 +125,23 @@ def _is_trained(folder: epath.Path, num_steps: int) -> bool:
     return "step" not in protocol or protocol["step"] >= num_steps
 
 
-def _with_tokens(config: ConfigDict, model: Any, fingerprint: str) -> ConfigDict:
-    """`config` with what follows from a tokenizer's model and from the data."""
+def with_tokens(
+    config: ConfigDict,
+    model: Any,
+    fingerprint: str,
+    classes: tuple[str, ...] | None = None,
+) -> ConfigDict:
+    """`config` with what follows from a tokenizer's model and from the data.
+
+    Raises:
+      UserError: there is no data, or it does not fit; with `classes` the data is not
+        looked at.
+    """
     tokenizer = build_tokenizer(model)
     resolved = config.copy_and_resolve_references()
-    with resolved.unlocked():
+    if classes is None:
         classes = _classes(config)
+    with resolved.unlocked():
         resolved.model.num_classes = len(classes)
         resolved.tokens.update(
             fingerprint=fingerprint,

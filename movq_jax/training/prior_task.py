@@ -18,6 +18,7 @@ from movq_jax import __version__
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import FOLDER as BUNDLE_FOLDER
 from movq_jax.pretrained.prior_bundle import write_prior_bundle
+from movq_jax.pretrained.tokenizer import inference_variables
 from movq_jax.randomness import named_key
 from movq_jax.training import prior_losses as losses
 from movq_jax.training.accumulation import accumulate
@@ -78,10 +79,7 @@ def load_frozen(config: ConfigDict) -> dict[str, Any]:
     """
     bundle = frozen_tokenizer(config.tokenizer, config.tokens.fingerprint)
     tokenizer = build_tokenizer(bundle.model)
-    variables = {"params": jax.tree.map(jnp.asarray, bundle.params)}
-    find = jax.jit(lambda v: tokenizer.apply(v, method="codes_in_effect"))
-    codes = {book: {"codes": array} for book, array in find(variables).items()}
-    return {"tokenizer": {**variables, "cache": {"quantize": codes}}}
+    return {"tokenizer": inference_variables(tokenizer, bundle.params)}
 
 
 def fits_to_data(config: ConfigDict, step: int) -> bool:
@@ -236,6 +234,7 @@ def save_bundle(
             "eval": config.data.eval.to_dict(),
             "metrics": values,
             "sample": config.sample.to_dict(),
+            "class_dropout": config.loss.class_dropout,
             "classes": tokens["classes"],
             "version": __version__,
         },

@@ -30,7 +30,7 @@ def compare(module, monkeypatch, tmp_path):
         trained[Path(place.partition("=")[2]).parent.name] = words
         return subprocess.CompletedProcess(words, 0)
 
-    def measure(jobs, args, output):
+    def measure(jobs, args, output, features):
         for run, (name, row, seed) in jobs.items():
             numbers = {key: 1.0 + seed for key in module.COLUMNS}
             result = {"row": f"{name}, {row}", "tokenizer": name, **numbers}
@@ -79,6 +79,12 @@ def test_what_is_refused(compare, capsys):
     assert compare("--rows=deep") == 2
     assert compare("--tokenizers", "movq") == 2
     assert "give each as NAME=FOLDER" in capsys.readouterr().err
+
+
+def test_weights_are_read_before_anything_is_trained(compare, capsys):
+    assert compare("--squeezenet=nowhere.npz") == 2
+    assert "nowhere.npz: No such file" in capsys.readouterr().err
+    assert not compare.trained and not compare.cached
 
 
 def test_numbers_of_a_run(module, make_prior_bundle, tiny_masked, tmp_path):

@@ -345,7 +345,7 @@ def test_errors_name_the_key_and_the_nearest(tiny_movq):
         quantizer=quantizer | {"codebok_size": 8},
     )
     refused(
-        "config.model.quantizer (vq): missing a required argument: 'dim'",
+        "config.model.quantizer (vq) lacks 'dim'",
         quantizer={"name": "vq", "codebook_size": 8},
     )
     refused(
@@ -361,4 +361,4 @@ def test_errors_name_the_key_and_the_nearest(tiny_movq):
         decoder_norm={"name": "spatial", "init": "zero"},
     )
     del tiny_movq["quantizer"]
-    refused("config.model: missing a required argument: 'quantizer'")
+    refused("config.model lacks 'quantizer'")

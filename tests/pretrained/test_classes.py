@@ -17,6 +17,9 @@ def test_names_and_numbers():
     assert class_numbers([5], (), 6) == [5]
     numbers = ["3", "1"]  # names that look like numbers go first
     assert class_numbers(["3", "0"], numbers, 2) == [0, 0]
+    names = sorted(map(str, range(1, 12)))  # 1, 10, 11, 2, ...
+    assert class_numbers(range(11), names, 11) == list(range(11))
+    assert class_numbers([np.int32(1), "10"], names, 11) == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,7 @@ def test_names_and_numbers():
         ("-1", NAMES, 4, "no class -1: give numbers 0 to 3"),
         ("cat", (), 4, "no class cat: give numbers 0 to 3"),
         ("zebra", [f"n{i:03d}" for i in range(50)], 50, "n011, ...$"),
+        ("", NAMES, 4, "no class ''; give numbers 0 to 3, or a name: cat, dog"),
         ("cat", (), 0, "this prior is unconditional"),
     ],
 )

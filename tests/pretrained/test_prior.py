@@ -182,6 +182,35 @@ def test_likelihoods_are_of_whole_images(prior):
 def test_no_class_is_no_choice(prior):
     with pytest.raises(UserError, match="no class is named"):
         prior.labels(3, classes=[])
+    with pytest.raises(UserError, match="devices is empty"):
+        prior.sample(1, devices=[])
+    with pytest.raises(UserError, match="num is 2.5; give a whole number"):
+        prior.labels(2.5)
+    np.testing.assert_array_equal(prior.labels(3, classes="dog"), [1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, "is None, but must be a list of 3 names"),
+        (["a"], "but must be a list of 3 names, or empty"),
+        ([0, 1, 2], "but must be a list of 3 names"),
+    ],
+)
+def test_class_names_that_are_none(names, message, make_prior_bundle, tiny_masked):
+    with pytest.raises(UserError, match=message):
+        movq_jax.load(make_prior_bundle(tiny_masked, names))
+
+
+def test_numbers_are_never_names(make_prior_bundle, tiny_masked):
+    prior = movq_jax.load(make_prior_bundle(tiny_masked, ("2", "1", "0")))
+    np.testing.assert_array_equal(prior.labels(2, classes=[2]), [2, 2])
+    np.testing.assert_array_equal(prior.labels(2, classes=["2"]), [0, 0])
+
+
+def test_options_of_a_bundle_that_do_not_fit(make_prior_bundle, tiny_masked):
+    with pytest.raises(UserError, match="sample.temperature has 3 values"):
+        movq_jax.load(make_prior_bundle(tiny_masked, temperature=(1.0, 1.0, 1.0)))
 
 
 def test_a_prior_without_classes(make_prior_bundle, tiny_masked):

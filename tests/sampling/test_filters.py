@@ -29,6 +29,7 @@ def test_top_k(top_k, expected):
     ("top_p", "expected"),
     [
         (1e-6, [1]),
+        (1e-46, [1]),  # 0 as a float32
         (0.39, [1]),
         (0.41, [1, 3]),  # the token that crosses p is kept
         (0.64, [1, 3]),

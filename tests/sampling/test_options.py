@@ -17,6 +17,10 @@ def test_of_a_config_or_json():
     assert options.per_channel("top_k", 3) == (0, 0, 0)
     assert options.schedule == {"name": "cosine"} and options.steps == 4
     assert SampleOptions.of({}) == SampleOptions()
+    named = SampleOptions.of({"order": "halton", "schedule": "linear"})
+    assert named.schedule == {"name": "linear"} and named.order == {"name": "halton"}
+    with pytest.raises(UserError, match="sample is None; give a dict of options"):
+        SampleOptions.of(None)
 
 
 @pytest.mark.parametrize(

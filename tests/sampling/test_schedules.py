@@ -70,7 +70,7 @@ def test_the_ratio_falls_from_one_to_zero_and_is_what_remains(schedule):
         ({"name": "cosin"}, 8, "did you mean 'cosine'"),
         ({"name": "cosine", "power": 2}, 8, "has no field 'power'"),
         ({"name": "power", "exponent": 0.0}, 8, "sample.schedule.exponent is 0.0"),
-        ({"name": "power"}, 8, "missing a required argument: 'exponent'"),
+        ({"name": "power"}, 8, "lacks 'exponent'"),
         ({"name": "cosine"}, 0, "sample.steps is 0; 1 is the least"),
         ("cosine", 8, "sample.schedule is 'cosine'; choose by"),
     ],

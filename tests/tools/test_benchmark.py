@@ -234,3 +234,30 @@ def test_wrong_flags_of_a_model(capsys, flags, message):
     assert command.run(benchmark.main, [*MODEL, *flags]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+PRIOR = ["--config=maskgit_photos:tiny", "--rounds=2", "--seconds=0.02", "--steps=2"]
+
+
+def test_a_prior(tmp_path, capsys):
+    record = measured(tmp_path, *PRIOR)
+    assert list(record["parts"]) == ["train", "sample"]
+    assert record["parts"]["sample"]["images_per_second"] > 0
+    assert "of product" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--part=encode"], "the config is of a prior, which has train, sample and"),
+        (["--breakdown"], "--breakdown is of tokenizers"),
+        (["--data=real"], "--data=real is of tokenizers"),
+        (["--phase=warmup"], "no phase 'warmup'"),
+    ],
+)
+def test_what_a_prior_has_not(flags, message, capsys):
+    assert command.run(benchmark.main, [*PRIOR, *flags]) == 2
+    assert message in capsys.readouterr().err
+    wrong = [*MODEL, "--part=sample"]
+    assert command.run(benchmark.main, wrong) == 2
+    assert "the config is of a tokenizer" in capsys.readouterr().err

@@ -83,6 +83,8 @@ def test_classes(run, out):
     code, text, _ = run("--classes=dog,sea horse", "--num=1", "--json")
     assert code == 0
     assert json.loads(text)["completions"] == ["dog", "sea horse"]
+    code, text, _ = run("--classes=dog", "--num=2", "--json")
+    assert code == 0 and json.loads(text)["completions"] == ["dog (1)", "dog (2)"]
     code, _, error = run("--classes=dogg")
     assert code == 2 and "did you mean 'dog'?" in error
     code, _, error = run("--guidance=1")

@@ -118,3 +118,22 @@ def test_wrong_flags(flags, message, capsys):
     code, out, err = run(flags, capsys)
     assert code == 2 and out == ""
     assert message in err and err.count("\n") == 1
+
+
+def test_the_config_of_a_prior(capsys):
+    code, out, err = run(["--config=maskgit_movq_imagenet", "--json"], capsys)
+    record = json.loads(out)
+    assert code == 0 and "in 12 steps" in err
+    assert record["classes"] == 1000 and record["grid"] == [16, 16, 4]
+    # Three times 164 + 80 GFLOP, as the config says.
+    assert record["flops"]["train_step"] == pytest.approx(0.73e12, rel=0.01)
+    assert 12 <= record["flops"]["sample"] / record["flops"]["forward"] <= 13.8
+
+
+def test_the_bundle_of_a_prior(tiny_prior_bundle, capsys):
+    code, out, _ = run([f"--model={tiny_prior_bundle}", "--json"], capsys)
+    record = json.loads(out)
+    assert code == 0 and record["grid"] == [4, 4, 2] and record["classes"] == 3
+    assert record["image_size"] == 16 and "train_step" not in record["flops"]
+    code, out, err = run([f"--model={tiny_prior_bundle}", "--image-size=32"], capsys)
+    assert code == 2 and "draws images of one size" in err

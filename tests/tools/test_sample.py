@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -122,6 +123,32 @@ def test_settings_of_a_run_without_images_do_not_bind(run, out, monkeypatch):
     assert json.loads((out / "settings.json").read_text())["seed"] == 8
 
 
+def test_what_belongs_to_other_settings_is_not_kept(run, out):
+    assert run("--num=1", "--npz", "--strip=1")[0] == 0
+    shutil.rmtree(out / "samples")
+    code, _, error = run("--num=1", "--seed=7")
+    assert code == 2 and "holds images of other settings" in error
+
+
+def test_an_npz_has_all_that_is_there(run, out):
+    assert run("--num=3")[0] == 0
+    code, text, _ = run("--num=2", "--npz")
+    assert code == 0 and "samples.npz has all 3 that are in the folder" in text
+
+
+def test_guidance_needs_a_prior_that_dropped_classes(
+    run, out, make_prior_bundle, tiny_masked
+):
+    bundle = make_prior_bundle(tiny_masked)
+    config = bundle / "model/config.json"
+    record = json.loads(config.read_text())
+    record["protocol"]["class_dropout"] = 0.0
+    config.write_text(json.dumps(record))
+    code, _, error = run("--guidance=2", model=bundle)
+    assert code == 2 and "never learned that (config.loss.class_dropout" in error
+    assert run("--num=1", model=bundle)[0] == 0
+
+
 def test_classes(run, out):
     assert run("--num=4", "--classes=dog,Sea Horse")[0] == 0
     lines = (out / "labels.csv").read_text().splitlines()[1:]
@@ -156,7 +183,7 @@ def test_classes(run, out):
         (["--schedule=cosine:2"], "'cosine:2' is not cosine"),
         (["--schedule=power:0"], "--schedule.exponent is 0.0"),
         (["--steps=17"], "--steps=17 is more than the 16 units that the prior can"),
-        (["--schedule=power"], "missing a required argument: 'exponent'"),
+        (["--schedule=power"], "lacks 'exponent': give it too"),
         (["--micro-batch=9999"], "9999 is above 1024"),
     ],
 )

@@ -17,3 +17,10 @@ def test_what_is_no_whole_number_is_refused(tiny_config):
     config.log.every = 2.5
     with pytest.raises(UserError, match="config.log.every is 2.5"):
         check_ranges(config)
+
+
+@pytest.mark.parametrize("value", ["train.batch_size=4294967297", "seed=4294967296"])
+def test_numbers_beyond_all_machines(value, tiny_config):
+    key = value.partition("=")[0]
+    with pytest.raises(UserError, match=f"config.{key} is 42949672.*is the most"):
+        check_ranges(tiny_config(value))

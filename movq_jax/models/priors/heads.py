@@ -26,6 +26,7 @@ from movq_jax.models.priors.tokens import Tokens
 from movq_jax.models.transformer import (
     LlamaBlock,
     Stack,
+    by_row,
     init_cache,
     layer_norm,
     normal,
@@ -90,11 +91,13 @@ class ParallelHead(nn.Module):
         return _together([choose(m, self._channel(features, m)) for m in channels])
 
     def _channel(self, features: jax.Array, m: int) -> jax.Array:
+        return by_row(partial(self._rows, m=m), features)
+
+    def _rows(self, features: Float[Array, "R D"], m: int) -> Float[Array, "R K"]:
         h = self.norm[m](nn.gelu(self.dense[m](features), approximate=True))
         table = self.embedding.table(m).astype(self.dtype)
-        logits = _product("...d,kd->...k", h, table)
-        bias = self.bias[m].reshape(*(1,) * (logits.ndim - 1), -1)
-        return to_columns(logits + bias, self.embedding.tokens.size)
+        logits = _product("rd,kd->rk", h, table) + self.bias[m][None]
+        return to_columns(logits, self.embedding.tokens.size)
 
 
 class BookOutputs(nn.Module):
@@ -129,8 +132,7 @@ class BookOutputs(nn.Module):
 
     def _book(self, h: jax.Array, kernel: jax.Array) -> jax.Array:
         h, kernel = h.astype(self.dtype), kernel.astype(self.dtype)
-        product = partial(jnp.einsum, preferred_element_type="float32")
-        logits = product("...d,dk->...k", h, kernel)
+        logits = by_row(lambda rows: _product("rd,dk->rk", rows, kernel), h)
         return to_columns(logits, self.tokens.size)
 
 
