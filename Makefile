@@ -57,10 +57,13 @@ $(VENV)/photos.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: $(VENV)/python.stamp s
 	@touch $@
 
 # Only on Python 3.11, and torch first: elsewhere pip fetches gigabytes of CUDA. So it
-# would for torchvision (that of this torch) and lpips: they come without dependencies.
+# would for torchvision (that of this torch), and for what needs one of the two: they
+# come without dependencies.
+TORCH_ONLY := torchvision==0.28.0 lpips==0.1.4 torch-fidelity==0.4.0 \
+  pytorch-fid==0.3.0 clean-fid==0.1.35 torchmetrics==1.9.0
 $(VENV)/parity.stamp: $(VENV)/test.stamp
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-	  set -ex; $(PIP) torch==2.13.0; $(PIP) --no-deps torchvision==0.28.0 lpips==0.1.4; \
+	  set -ex; $(PIP) torch==2.13.0; $(PIP) --no-deps $(TORCH_ONLY); \
 	  $(PIP) --editable '.[parity]'; \
 	else echo "the parity tests need Python 3.11: they will be skipped"; fi
 	@touch $@

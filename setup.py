@@ -57,9 +57,17 @@ setup(
         "plots": PLOTS,
         "huggingface": ["datasets>=4"],  # images of its data sets, for movq prepare
         "test": [*PHOTOS, *PLOTS, "beartype", "pytest>=8", "pytest-xdist", "scipy"],
-        # On Python 3.11 alone; install this torch first, and torchvision and lpips
-        # without what they ask for, see the Makefile. scipy and tqdm are for lpips.
-        "parity": ["torch==2.13.0", "diffusers", "scikit-image>=0.24", "scipy", "tqdm"],
+        # On Python 3.11 alone; install this torch first, and what needs torchvision
+        # without what it asks for, see the Makefile. From scipy on: what it needs.
+        "parity": [
+            "torch==2.13.0",
+            "diffusers",
+            "scikit-image>=0.24",
+            "scipy",
+            "tqdm",
+            "requests",
+            "lightning-utilities",
+        ],
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],

@@ -81,7 +81,7 @@ def _loss() -> dict:
     return {
         "reconstruction": {"name": "l1", "weight": 1.0},  # or l2
         "quantizer_weight": 1.0,
-        # lpips_vgg, squeezenet or none. weights: of lpips_vgg the folder with the
+        # lpips_vgg, lpips_alex, squeezenet or none. weights: of lpips the folder with the
         # files (empty: $MOVQ_JAX_WEIGHTS, else ~/.cache/movq_jax/weights, where they
         # are fetched to), of squeezenet the file. dtype: of its convolutions.
         "perceptual": {
