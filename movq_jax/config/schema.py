@@ -81,9 +81,9 @@ def _loss() -> dict:
     return {
         "reconstruction": {"name": "l1", "weight": 1.0},  # or l2
         "quantizer_weight": 1.0,
-        # lpips_vgg, lpips_alex, squeezenet or none. weights: of lpips the folder with the
-        # files (empty: $MOVQ_JAX_WEIGHTS, else ~/.cache/movq_jax/weights, where they
-        # are fetched to), of squeezenet the file. dtype: of its convolutions.
+        # lpips_vgg, lpips_alex, squeezenet or none. weights: of lpips_* the folder with
+        # the files (empty: $MOVQ_JAX_WEIGHTS, else ~/.cache/movq_jax/weights, where
+        # they are fetched to), of squeezenet the file. dtype: of its convolutions.
         "perceptual": {
             "name": "none",
             "weight": 1.0,
