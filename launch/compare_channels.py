@@ -186,7 +186,7 @@ class _Distances:
         return self._distance([tok.decode(tok.encode(part)) for part in self._images])
 
     def _distance(self, batches: list[np.ndarray]) -> float:
-        from movq_jax.evaluation.frechet import frechet
+        from movq_jax.evaluation.metrics.frechet import frechet
 
         return frechet(self._features.statistics(batches), self._originals)
 

@@ -100,7 +100,7 @@ def _measure(jobs: list[tuple[str, int]], args, output: Path, features) -> None:
 def _numbers_of(folder: Path, images, features, originals) -> dict[str, Any]:
     """The numbers of a finished run, from its model and what its bundle tells of it."""
     import movq_jax
-    from movq_jax.evaluation.frechet import frechet
+    from movq_jax.evaluation.metrics.frechet import frechet
     from movq_jax.evaluation.rows import measure
 
     tok = movq_jax.load(folder / "run", micro_batch=32)

@@ -1,1 +1,1 @@
-"""What a picture is worth: pixel metrics and pictures to look at."""
+"""What a picture is worth: metrics, protocols and pictures to look at."""

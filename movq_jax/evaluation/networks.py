@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from movq_jax.evaluation.inception_features import InceptionFeatures
-from movq_jax.evaluation.lpips_metric import LpipsMetric
+from movq_jax.evaluation.metrics.lpips_metric import LpipsMetric
 from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
 from movq_jax.pretrained.weights import weights_folder
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation import ms_ssim, pixels, ssim_variants
 from movq_jax.evaluation.extremes import Extremes
-from movq_jax.evaluation.intervals import bootstrap_mean
 from movq_jax.evaluation.metric_table import METRICS
+from movq_jax.evaluation.metrics import ms_ssim, pixels, ssim_variants
+from movq_jax.evaluation.metrics.intervals import bootstrap_mean
 from movq_jax.evaluation.networks import Networks
 from movq_jax.evaluation.pictures import thumbnail
 

@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation import pixels
 from movq_jax.evaluation.lettering import cut_middle, font, text_width
+from movq_jax.evaluation.metrics import pixels
 
 BACKGROUND = (250, 250, 250)
 INK = (32, 33, 36)

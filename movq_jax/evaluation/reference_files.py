@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from movq_jax.atomic import replacing
 from movq_jax.errors import UserError
 from movq_jax.evaluation import npz_images
-from movq_jax.evaluation.frechet import FeatureStatistics
+from movq_jax.evaluation.metrics.frechet import FeatureStatistics
 from movq_jax.pretrained.fingerprint import fingerprint
 
 # What features of a set are called in a file: 'pool' is `mu` and `sigma`.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from movq_jax.evaluation import pixels
+from movq_jax.evaluation.metrics import pixels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from movq_jax.evaluation.frechet import FeatureStatistics
-from movq_jax.evaluation.inception_score import InceptionScore
+from movq_jax.evaluation.metrics.frechet import FeatureStatistics
+from movq_jax.evaluation.metrics.inception_score import InceptionScore
 from movq_jax.evaluation.networks import Networks
 from movq_jax.evaluation.protocols import Protocol
 from movq_jax.evaluation.reference_files import WIDTHS

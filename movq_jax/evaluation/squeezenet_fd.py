@@ -25,7 +25,7 @@ from jaxtyping import Float32, UInt8
 
 from movq_jax.data.transforms import resize
 from movq_jax.errors import UserError
-from movq_jax.evaluation.frechet import FeatureStatistics
+from movq_jax.evaluation.metrics.frechet import FeatureStatistics
 from movq_jax.models.features.squeezenet import FIRES, SqueezeNet
 from movq_jax.models.pixels import from_uint8
 from movq_jax.pretrained.fingerprint import fingerprint

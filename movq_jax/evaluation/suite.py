@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.frechet import FeatureStatistics, frechet_distance
-from movq_jax.evaluation.kid import kid
-from movq_jax.evaluation.manifold import density_coverage, precision_recall
 from movq_jax.evaluation.metric_table import METRICS, PAIRS, SETS, needs_of, of_kind
+from movq_jax.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
+from movq_jax.evaluation.metrics.kid import kid
+from movq_jax.evaluation.metrics.manifold import density_coverage, precision_recall
 from movq_jax.evaluation.networks import Networks
 from movq_jax.evaluation.pair_values import PairValues, Shown
 from movq_jax.evaluation.protocols import Protocol

@@ -24,8 +24,8 @@ import numpy as np
 
 import movq_jax
 from movq_jax.atomic import check_writable, write_text
-from movq_jax.evaluation.codebook_figures import check_plots
-from movq_jax.evaluation.codebook_report import Picture, make_html
+from movq_jax.evaluation.codebooks.figures import check_plots
+from movq_jax.evaluation.codebooks.report import Picture, make_html
 from movq_jax.progress import Progress
 from movq_jax.tools import command, image_data
 from movq_jax.tools.codebook_pass import MOST_SHOWN, Findings, there_and_back
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.second_model is not None:
         second = load_tokenizer(args.second_model, args.micro_batch)
     # Only now: it imports jax, which --help need not wait for.
-    from movq_jax.evaluation.codebook_distances import neighbour_distances
+    from movq_jax.evaluation.codebooks.distances import neighbour_distances
 
     refuse_overwriting(_places(output, tok), inputs=data.files)
     # Files are taken as they are, as `movq reconstruct` does.
@@ -210,7 +210,7 @@ def write_report(
     distances: Distances,
 ) -> None:
     """Write the pictures, then the numbers, then the page that has them all."""
-    from movq_jax.evaluation import codebook_pictures
+    from movq_jax.evaluation.codebooks import pictures as codebook_pictures
 
     best, worst = (
         [
@@ -239,7 +239,7 @@ def write_report(
 
 def _places(output: Path, tok: Any) -> list[Path]:
     """The PNGs that may be written."""
-    from movq_jax.evaluation.codebook_pictures import file_names
+    from movq_jax.evaluation.codebooks.pictures import file_names
 
     return [output / name for name in file_names(tok, MOST_SHOWN)]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from movq_jax.data.padding import crop_back
-from movq_jax.evaluation.codebook_sheets import shown
+from movq_jax.evaluation.codebooks.sheets import shown
 from movq_jax.evaluation.extremes import Extremes, Means
 from movq_jax.evaluation.rows import measure
 from movq_jax.tools.feeding import run_batches
@@ -19,7 +19,7 @@ class Findings:
     """What is kept of the images that went by.
 
     Attributes:
-        tally: how often each code was chosen, see `evaluation.codebook`.
+        tally: how often each code was chosen, see `evaluation.codebooks`.
         num_images: how many were added.
         bits: the least, the most and the sum of the bits of an image.
         means: PSNR and SSIM of each model.
@@ -28,7 +28,7 @@ class Findings:
 
     def __init__(self, tok: Any, *, num_models: int) -> None:
         """Keep nothing yet."""
-        from movq_jax.evaluation.codebook_tally import CodeTally
+        from movq_jax.evaluation.codebooks.tally import CodeTally
 
         self._bits_per_position = tok.bits_per_position
         self.tally = CodeTally(tok.codebook_sizes, tok.channel_books)
@@ -85,7 +85,7 @@ def there_and_back(
         images: pairs of a number and uint8 [H, W, 3] of any size.
         refuse: takes the number of an image that memory does not suffice for, and why.
     """
-    from movq_jax.evaluation.codebook_probe import Probe
+    from movq_jax.evaluation.codebooks.probe import Probe
 
     probe = Probe(tok)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from movq_jax.errors import UserError
 from movq_jax.evaluation.image_sets import DatasetImages, Refuse, in_chunks
-from movq_jax.evaluation.intervals import bootstrap_mean
+from movq_jax.evaluation.metrics.intervals import bootstrap_mean
 
 CHUNK = 64
 DEFAULT_MASKINGS = 8

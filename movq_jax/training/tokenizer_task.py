@@ -18,7 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from movq_jax import __version__
-from movq_jax.evaluation.codebook import CodeCounts, count_codes
+from movq_jax.evaluation.codebooks.counts import CodeCounts, count_codes
 from movq_jax.evaluation.pictures import comparison_grid
 from movq_jax.models.pixels import from_uint8, to_uint8
 from movq_jax.models.tokenizer import build_tokenizer

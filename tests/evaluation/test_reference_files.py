@@ -3,7 +3,7 @@ import pytest
 
 from movq_jax.errors import UserError
 from movq_jax.evaluation import reference_files
-from movq_jax.evaluation.frechet import FeatureStatistics
+from movq_jax.evaluation.metrics.frechet import FeatureStatistics
 from movq_jax.evaluation.reference_files import (
     has_statistics,
     read_statistics,

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.frechet import FeatureStatistics, frechet
+from movq_jax.evaluation.metrics.frechet import FeatureStatistics, frechet
 from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
 from movq_jax.models.features.squeezenet import SqueezeNet
 from movq_jax.pretrained.perceptual import load_squeezenet

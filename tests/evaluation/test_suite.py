@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation import pixels, set_features
-from movq_jax.evaluation.frechet import FeatureStatistics, frechet_distance
-from movq_jax.evaluation.inception_score import InceptionScore
-from movq_jax.evaluation.kid import kid
-from movq_jax.evaluation.manifold import density_coverage, precision_recall
+from movq_jax.evaluation import set_features
+from movq_jax.evaluation.metrics import pixels
+from movq_jax.evaluation.metrics.frechet import FeatureStatistics, frechet_distance
+from movq_jax.evaluation.metrics.inception_score import InceptionScore
+from movq_jax.evaluation.metrics.kid import kid
+from movq_jax.evaluation.metrics.manifold import density_coverage, precision_recall
 from movq_jax.evaluation.protocols import find_protocol
 from movq_jax.evaluation.reference_files import Moments, ReferenceFile
 from movq_jax.evaluation.suite import Suite

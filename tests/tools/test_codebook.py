@@ -9,7 +9,7 @@ from PIL import Image
 from movq_jax import compilation_cache
 from movq_jax.data.builders import folder
 from movq_jax.data.preparing.writing import write_dataset
-from movq_jax.evaluation import codebook_probe
+from movq_jax.evaluation.codebooks import probe as codebook_probe
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import write_bundle
 from movq_jax.pretrained.tokenizer import PretrainedTokenizer

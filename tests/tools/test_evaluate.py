@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from movq_jax.evaluation import pixels
+from movq_jax.evaluation.metrics import pixels
 from movq_jax.tools import command, evaluate
 
 SIDE = 16

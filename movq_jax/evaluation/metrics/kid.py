@@ -9,7 +9,7 @@ where two sets are alike.
 import numpy as np
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.feature_arrays import check_two_sets
+from movq_jax.evaluation.metrics.feature_arrays import check_two_sets
 
 
 def kid(

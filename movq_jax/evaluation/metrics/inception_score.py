@@ -23,7 +23,7 @@ from collections.abc import Callable
 import numpy as np
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.feature_arrays import check_features
+from movq_jax.evaluation.metrics.feature_arrays import check_features
 
 
 class InceptionScore:

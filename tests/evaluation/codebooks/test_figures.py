@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation import codebook_figures as figures
-from movq_jax.evaluation.codebook_figures import Use
+from movq_jax.evaluation.codebooks import figures
+from movq_jax.evaluation.codebooks.figures import Use
 
 
 def use(size, label="book"):

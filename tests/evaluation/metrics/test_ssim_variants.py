@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation import pixels
-from movq_jax.evaluation.ssim_variants import ssim_torchmetrics, ssim_uniform
+from movq_jax.evaluation.metrics import pixels
+from movq_jax.evaluation.metrics.ssim_variants import ssim_torchmetrics, ssim_uniform
 
 BOTH = pytest.mark.parametrize("metric", [ssim_uniform, ssim_torchmetrics])
 

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from movq_jax import families
 from movq_jax.errors import UserError
-from movq_jax.evaluation.image_pairs import check_pair
+from movq_jax.evaluation.metrics.image_pairs import check_pair
 from movq_jax.models.features import PERCEPTUAL
 from movq_jax.models.pixels import from_uint8
 from movq_jax.pretrained.fingerprint import fingerprint

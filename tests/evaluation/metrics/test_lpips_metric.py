@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation import lpips_metric
-from movq_jax.evaluation.lpips_metric import LpipsMetric
+from movq_jax.evaluation.metrics import lpips_metric
+from movq_jax.evaluation.metrics.lpips_metric import LpipsMetric
 from movq_jax.models.features import PERCEPTUAL
 
 SIDE = 24

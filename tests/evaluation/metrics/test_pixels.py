@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation import pixels
+from movq_jax.evaluation.metrics import pixels
 
 
 def pair(height, width, noise=20, seed=0):

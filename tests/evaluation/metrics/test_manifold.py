@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation import manifold
-from movq_jax.evaluation.manifold import density_coverage, precision_recall
+from movq_jax.evaluation.metrics import manifold
+from movq_jax.evaluation.metrics.manifold import density_coverage, precision_recall
 
 N, M, WIDTH = 40, 33, 8
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from movq_jax.evaluation.codebook import entropy_bits
+from movq_jax.evaluation.codebooks.counts import entropy_bits
 
 DENSE_VALUES = 2**24  # codes of which a count each is kept: 128 MB a channel
 PAIR_ENTRIES = 2**23  # pairs of codes that are told apart, of all channels together

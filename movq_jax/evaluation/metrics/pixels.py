@@ -8,14 +8,14 @@ many images is the mean of theirs, never the PSNR of a mean error.
     >>> round(float(psnr(grey, grey + np.uint8(1))), 2)
     48.13
 
-Other definitions of SSIM are in `movq_jax.evaluation.ssim_variants`.
+Other definitions of SSIM are in `movq_jax.evaluation.metrics.ssim_variants`.
 """
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from movq_jax.evaluation import ssim_maps
-from movq_jax.evaluation.image_pairs import check_pair
+from movq_jax.evaluation.metrics import ssim_maps
+from movq_jax.evaluation.metrics.image_pairs import check_pair
 
 SSIM_TAPS = ssim_maps.GAUSSIAN_TAPS
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.inception_score import InceptionScore
+from movq_jax.evaluation.metrics.inception_score import InceptionScore
 
 CLASSES = 12
 

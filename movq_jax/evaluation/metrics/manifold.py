@@ -14,7 +14,7 @@ import numpy as np
 
 from movq_jax import families
 from movq_jax.errors import UserError
-from movq_jax.evaluation.feature_arrays import check_two_sets
+from movq_jax.evaluation.metrics.feature_arrays import check_two_sets
 
 ROWS, COLUMNS = 1024, 8192  # of a tile of distances: 32 MiB in float32
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.kid import kid
+from movq_jax.evaluation.metrics.kid import kid
 
 
 def draw(count, width=16, seed=0, mean=0.0):

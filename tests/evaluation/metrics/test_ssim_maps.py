@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from movq_jax.evaluation.ssim_maps import (
+from movq_jax.evaluation.metrics.ssim_maps import (
     gaussian_window,
     mean_ssim,
     similarity_maps,

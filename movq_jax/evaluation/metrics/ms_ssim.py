@@ -10,8 +10,8 @@ window is that of SSIM: a Gaussian of 11 taps and sigma 1.5. Halving averages sq
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from movq_jax.evaluation.image_pairs import check_pair
-from movq_jax.evaluation.ssim_maps import (
+from movq_jax.evaluation.metrics.image_pairs import check_pair
+from movq_jax.evaluation.metrics.ssim_maps import (
     GAUSSIAN_TAPS,
     channels,
     gaussian_window,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.ms_ssim import MIN_SIDE, ms_ssim, ms_ssim_torchmetrics
+from movq_jax.evaluation.metrics.ms_ssim import MIN_SIDE, ms_ssim, ms_ssim_torchmetrics
 
 BOTH = pytest.mark.parametrize("metric", [ms_ssim, ms_ssim_torchmetrics])
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

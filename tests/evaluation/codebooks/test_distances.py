@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from movq_jax.evaluation import codebook_distances
-from movq_jax.evaluation.codebook_distances import neighbour_distances
+from movq_jax.evaluation.codebooks import distances as codebook_distances
+from movq_jax.evaluation.codebooks.distances import neighbour_distances
 
 
 def test_neighbours(monkeypatch):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.image_pairs import check_pair
+from movq_jax.evaluation.metrics.image_pairs import check_pair
 
 IMAGE = np.zeros((8, 9, 3), np.uint8)
 

@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.frechet import FeatureStatistics, frechet, frechet_distance
+from movq_jax.evaluation.metrics.frechet import (
+    FeatureStatistics,
+    frechet,
+    frechet_distance,
+)
 
 
 def correlated(count, width, seed=0):

@@ -1,4 +1,4 @@
-"""SSIM by other definitions than `movq_jax.evaluation.pixels.ssim`, for older tables.
+"""SSIM by other definitions than `metrics.pixels.ssim`, for older tables.
 
 On one pair of photographs the three differ by a few hundredths: say which it is, and
 never set two of them side by side. All take uint8 images, calculate in float64 on the
@@ -8,8 +8,8 @@ scale 0..1, and average over the channels.
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from movq_jax.evaluation.image_pairs import check_pair
-from movq_jax.evaluation.ssim_maps import (
+from movq_jax.evaluation.metrics.image_pairs import check_pair
+from movq_jax.evaluation.metrics.ssim_maps import (
     GAUSSIAN_TAPS,
     gaussian_window,
     mean_ssim,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.feature_arrays import check_features, check_two_sets
+from movq_jax.evaluation.metrics.feature_arrays import check_features, check_two_sets
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, int])

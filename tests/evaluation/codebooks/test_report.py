@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from movq_jax.evaluation import codebook_sheets as sheets
 from movq_jax.evaluation import html_page
-from movq_jax.evaluation.codebook_report import Picture, make_html
-from movq_jax.evaluation.codebook_tally import Counts
+from movq_jax.evaluation.codebooks import sheets
+from movq_jax.evaluation.codebooks.report import Picture, make_html
+from movq_jax.evaluation.codebooks.tally import Counts
 from movq_jax.evaluation.rows import Row
 
 MEAN = {"psnr": 21.5, "ssim": None, "psnr_left_out": 1, "ssim_left_out": 0}

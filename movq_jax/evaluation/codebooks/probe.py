@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from movq_jax.evaluation.codebook_tally import CodeTally
+from movq_jax.evaluation.codebooks.tally import CodeTally
 from movq_jax.models.pixels import from_uint8, to_uint8
 from movq_jax.pretrained.tokenizer import PretrainedTokenizer
 

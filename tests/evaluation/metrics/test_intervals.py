@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import UserError
-from movq_jax.evaluation.intervals import bootstrap_mean
+from movq_jax.evaluation.metrics.intervals import bootstrap_mean
 
 
 def draw(count, seed=0):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from movq_jax.evaluation import codebook_tally
-from movq_jax.evaluation.codebook import count_codes
-from movq_jax.evaluation.codebook_tally import CodeTally, Counts, PairCounts
+from movq_jax.evaluation.codebooks import tally as codebook_tally
+from movq_jax.evaluation.codebooks.counts import count_codes
+from movq_jax.evaluation.codebooks.tally import CodeTally, Counts, PairCounts
 
 
 def ids_of(seed=0, shape=(50, 4, 4, 2), size=8):

@@ -5,11 +5,10 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from movq_jax.evaluation import codebook_figures as figures
-from movq_jax.evaluation import codebook_sheets as sheets
-from movq_jax.evaluation.codebook_probe import Mosaic, Probe, mosaics
-from movq_jax.evaluation.codebook_report import Picture
-from movq_jax.evaluation.codebook_tally import CodeTally, Counts
+from movq_jax.evaluation.codebooks import figures, sheets
+from movq_jax.evaluation.codebooks.probe import Mosaic, Probe, mosaics
+from movq_jax.evaluation.codebooks.report import Picture
+from movq_jax.evaluation.codebooks.tally import CodeTally, Counts
 from movq_jax.pretrained.tokenizer import PretrainedTokenizer
 
 TITLES = ("original", "reconstruction", "second model")

@@ -1,0 +1,1 @@
+"""How the codes of a codebook are used: counted, drawn and reported."""

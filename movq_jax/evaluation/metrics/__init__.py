@@ -1,0 +1,1 @@
+"""Metrics: images or features in, numbers out, in float64."""
