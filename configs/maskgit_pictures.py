@@ -10,11 +10,13 @@ of configs/movq_pictures.py first, into WORKDIR/tokenizer, or takes the one of
     python -m movq_jax.tools.sample --model=runs/maskgit_pictures --output=samples
 
 Of MaskGIT (2202.04200) are masks, smoothing and sampling; a class is dropped one time
-in ten, for guidance. The sizes, 6 blocks of width 192, a depth head of 2 and 1,500
+in ten, for guidance. The sizes, 6 blocks of width 192, a depth head of 2 and 1,000
 steps of 32 pictures, are made for a few thousand pictures and a CPU: on a GPU, give
 --config.model.width=512 --config.model.heads=8 --config.model.mlp=2048, more steps.
 
-Number to reach: none measured yet. Cost: not measured.
+Number to reach: 5.86 bits an index (1,499 an image) on 341 held-out photographs of
+clothes of 10 classes, after 3,068 of training, by the likelihood's bound; see RESULTS.
+Cost: 45 minutes on 2 CPU cores that had other work as well, the tokenizer not included.
 Arguments: `parallel`, `independent` (the other ways to model channels, see
 `prior_schema.masked`), `tiny` (seconds, to see that everything runs; on photographs and
 without classes).
@@ -32,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.tokenizer_config = "movq_pictures"
     config.model.update(width=192, depth=6, heads=6, mlp=768, num_classes=-1)
     config.model.channels.depth = 2
-    config.sample.guidance = 1.0
+    config.sample.update(steps=16, guidance=3.0, temperature=0.9)
 
     config.optim.gen.learning_rate = 1e-3
     config.optim.schedule.update(name="cosine", warmup_steps=100, end_factor=0.05)
