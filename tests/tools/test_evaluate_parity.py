@@ -36,6 +36,8 @@ def test_numbers_are_torch_fidelitys(torch, inception_npz, tmp_path, capsys):
             input2=str(tmp_path / "real"),
             **dict.fromkeys(("isc", "fid", "kid", "prc"), True),
             kid_subset_size=20,
+            feature_extractor="inception-v3-compat",
+            feature_layer_prc="2048",  # by default theirs looks through VGG16
             feature_extractor_weights_path=str(tmp_path / "inception.pth"),
             batch_size=1,  # of images of several sizes
             cuda=False,
@@ -56,4 +58,5 @@ def test_numbers_are_torch_fidelitys(torch, inception_npz, tmp_path, capsys):
         "recall": "recall",
     }.items():
         assert found[name]["value"] == pytest.approx(theirs[key], rel=1e-4), name
-    assert found["is"]["value"] > 1.01 and 0 < found["precision"]["value"] < 1
+    assert found["is"]["value"] > 1.001 and found["fid"]["value"] > 1
+    assert 0 < found["recall"]["value"] < 1 or 0 < found["precision"]["value"] < 1
