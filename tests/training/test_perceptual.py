@@ -62,7 +62,7 @@ def test_wrong_options(options, changes, message):
 
 def test_missing_options():
     with pytest.raises(
-        UserError, match=r"config\.loss\.perceptual \(lpips_vgg\): miss"
+        UserError, match=r"config\.loss\.perceptual \(lpips_vgg\) lacks"
     ):
         make_perceptual({"name": "lpips_vgg"})
 

@@ -1,5 +1,6 @@
 import concurrent.futures
 import multiprocessing
+import operator
 import os
 import pickle
 import shutil
@@ -185,8 +186,12 @@ def test_members_can_be_read_by_other_processes(packed, tar_of_tars):
     of_zip = list(list_files(packed, "images", "all.zip").values())
     files = [*of_zip, *members(tar_of_tars)]
     assert pickle.loads(pickle.dumps(files)) == files
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map(read, files) == [file.read_bytes() for file in files]
+    # A pool of multiprocessing would wait for ever for a process that died; and other
+    # processes may find another package that is called `tests`.
+    read_bytes = operator.methodcaller("read_bytes")
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        assert list(pool.map(read_bytes, files)) == list(map(read_bytes, files))
 
 
 def test_threads_may_share_a_tar(tar_of_tars):

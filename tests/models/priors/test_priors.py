@@ -52,7 +52,7 @@ BAD = [
     ({"dtype": "float16"}, "dtype is 'float16'; use float32 or bfloat16"),
     ({"channels": "depth"}, r"channels is 'depth'; choose by \{'name'"),
     ({"channels": {"name": "deep"}}, "channels.name is 'deep'; did you mean 'depth'"),
-    ({"channels": {"name": "depth"}}, r"channels \(depth\): missing .*'depth'"),
+    ({"channels": {"name": "depth"}}, r"channels \(depth\) lacks 'depth'"),
     ({"channels": DEPTH | {"depth": 0}}, "config.model.channels.depth is 0"),
     ({"channels": DEPTH | {"heads": 4}}, "channels .* has no field 'heads'"),
 ]
