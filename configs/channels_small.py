@@ -19,8 +19,8 @@ The rows, of equally many parameters (within 2 %) and steps:
 Labels are not smoothed, so that what is reported is the likelihood that was trained.
 
 Number to reach: on MoVQ's 4 channels 4.09, 4.47 and 4.26 bits an index, in the order of
-the rows; on the dual codebook's 2 channels 7.32, 7.41 and 7.35 (means of 3 seeds). Cost:
-2 to 6 minutes each on a CPU core; launch/compare_channels.py runs all of them.
+the rows; on the dual codebook's 2 channels 7.32, 7.41 and 7.35; means of 3 seeds.
+Cost: 4 to 9 minutes each on a busy CPU core; launch/compare_channels.py runs all.
 Arguments: one of the rows; `tiny` (seconds, to see that everything runs).
 """
 

@@ -1,4 +1,4 @@
-"""`movq evaluate` against torch-fidelity's command: the same folders, random weights."""
+"""`movq evaluate` against torch-fidelity: the same folders, random weights."""
 
 import json
 import warnings
