@@ -1,7 +1,9 @@
 """What all tests run under, and the models and samples that several of them share."""
 
+import hashlib
 import importlib.util
 import os
+import zipfile
 from pathlib import Path
 
 # Before jax is imported, also by the processes that tests start.
@@ -42,6 +44,7 @@ jaxtyping.install_import_hook(
         "movq_jax.data.tokens.plan",
         "movq_jax.data.tokens.shards",
         "movq_jax.data.transforms",
+        "movq_jax.evaluation.image_batches",
         "movq_jax.evaluation.inception_features",
         "movq_jax.evaluation.metrics.frechet",
         "movq_jax.evaluation.metrics.intervals",
@@ -81,15 +84,18 @@ jaxtyping.install_import_hook(
     "beartype.beartype",
 )
 
+from movq_jax.models.features.squeezenet import SqueezeNet  # noqa: E402
 from movq_jax.models.priors import build_prior  # noqa: E402
 from movq_jax.models.priors.tokens import Tokens  # noqa: E402
 from movq_jax.models.tokenizer import build_tokenizer  # noqa: E402
+from movq_jax.pretrained import weights  # noqa: E402
 from movq_jax.pretrained.bundle import read_bundle, write_bundle  # noqa: E402
 from movq_jax.pretrained.inception import (  # noqa: E402
     abstract_inception,
     published_names,
 )
 from movq_jax.pretrained.prior_bundle import write_prior_bundle  # noqa: E402
+from movq_jax.pretrained.weights import WeightsFile  # noqa: E402
 
 TINY_MOVQ = {
     "width": 8,
@@ -268,6 +274,75 @@ def inception_npz(tmp_path_factory):
     path = tmp_path_factory.mktemp("inception") / "inception.npz"
     np.savez(path, **arrays)
     return path
+
+
+@pytest.fixture(scope="session")
+def random_squeezenet(tmp_path_factory):
+    """The path of a file like `squeezenet_v1.0.npz`, of random numbers."""
+    image = jax.ShapeDtypeStruct((1, 227, 227, 3), jnp.float32)
+    module, rng, arrays = SqueezeNet(), np.random.default_rng(0), {}
+    shapes = jax.eval_shape(
+        lambda x: module.init(jax.random.key(0), x, method="classify"), image
+    )["params"]
+    theirs = {
+        "squeeze": "conv1x1_1",
+        "expand1x1": "conv1x1_2",
+        "expand3x3": "conv3x3_2",
+    }
+    for path, struct in jax.tree_util.tree_leaves_with_path(shapes):
+        *layer, kind = (theirs.get(key.key, key.key) for key in path)
+        array = rng.standard_normal(struct.shape, np.float32)
+        if kind == "kernel":
+            array /= np.sqrt(np.prod(struct.shape[:-1]) / 2)
+            array = array.transpose(3, 2, 0, 1)
+        name = "weight" if kind == "kernel" else kind
+        arrays[".".join([*layer, name])] = array
+    path = tmp_path_factory.mktemp("squeezenet") / "random.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def publish_file(monkeypatch):
+    """A function that makes a file the published one of its name; no other is."""
+    table = {}
+    monkeypatch.setattr(weights, "KNOWN_FILES", table)
+
+    def publish_file(path):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        table[path.name] = WeightsFile("http://127.0.0.1:9/", 1, digest, "none")
+
+    return publish_file
+
+
+@pytest.fixture(scope="session")
+def write_torch():
+    """A function that writes tensors as torch does, from a dict of their shapes.
+
+    Each repeats one number, its place in the dict, or has the numbers in `numbers`:
+    an array of its shape, or one that it repeats.
+    """
+
+    def write_torch(path, shapes, **numbers):
+        described = b"\x80\x02}"
+        with zipfile.ZipFile(path, "w") as archive:
+            for i, (name, shape) in enumerate(shapes.items()):
+                array = np.array(numbers.get(name, i), np.float32, order="C")
+                steps = [s // 4 for s in np.broadcast_to(array, shape).strides]
+                sizes, strides = (
+                    b"".join(b"I%d\n" % side for side in row) for row in (shape, steps)
+                )
+                described += (
+                    f"S'{name}'\nctorch._utils\n_rebuild_tensor_v2\n((".encode()
+                )
+                described += f"S'storage'\nctorch\nFloatStorage\nS'{i}'\n".encode()
+                described += b"S'cpu'\nI%d\ntQI0\n(" % array.size + sizes + b"t("
+                described += strides + b"tI00\nNtRs"
+                archive.writestr(f"x/data/{i}", array.tobytes())
+            archive.writestr("x/data.pkl", described + b".")
+        return path
+
+    return write_torch
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,6 @@ Nothing in it is pickled.
 
 import dataclasses
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -34,21 +33,11 @@ import numpy as np
 
 from movq_jax.data.padding import padded_size
 from movq_jax.errors import UserError
+from movq_jax.pretrained.npz_files import DAMAGED
 
 FORMAT_VERSION = 1
 # A compiled call is filled up to it: a number without bound would ask for any memory.
 MAX_MICRO_BATCH = 1024
-_UNREADABLE = (  # what NumPy and zipfile raise for damaged and for pickled parts
-    ValueError,
-    OSError,
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _KINDS = {  # key -> kinds of dtype, number of dimensions
     "format_version": ("iu", 0),
     "fingerprint": ("U", 0),
@@ -162,7 +151,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
                     f"it was not written by `movq encode`"
                 )
             return {key: archive[key] for key in _KINDS}
-    except _UNREADABLE as error:
+    except DAMAGED as error:
         raise UserError(f"{path} is damaged or cannot be read: {error}") from error
 
 

@@ -19,6 +19,11 @@ import numpy as np
 
 from movq_jax import families
 from movq_jax.errors import UserError
+from movq_jax.evaluation.image_batches import (
+    check_image,
+    micro_batch_or_default,
+    padded,
+)
 from movq_jax.models.features import inception_input
 from movq_jax.models.features.inception import (
     CLASSES,
@@ -65,10 +70,7 @@ class InceptionFeatures:
           UserError: an unknown way to resize, no weights or others than of this
             network, or `micro_batch` is below 1.
         """
-        if micro_batch is None:
-            micro_batch = 1 if jax.default_backend() == "cpu" else 32
-        if micro_batch < 1:
-            raise UserError(f"micro_batch is {micro_batch}; it must be at least 1")
+        micro_batch = micro_batch_or_default(micro_batch)
         if resize not in _WAYS:
             raise UserError(
                 f"Inception's resize is {resize!r}{families.nearest(resize, _WAYS)}"
@@ -105,7 +107,7 @@ class InceptionFeatures:
         )
         for start in range(0, len(images), self.micro_batch):
             part = images[start : start + self.micro_batch]
-            part = [_checked(image, start + i) for i, image in enumerate(part)]
+            part = [check_image(image, start + i) for i, image in enumerate(part)]
             inputs = self._scaled(part, self.micro_batch)
             output = _apply(self._variables, inputs)
             rows = slice(start, start + len(part))
@@ -139,7 +141,7 @@ def _pytorch_fid(images: jax.Array) -> jax.Array:
 def _on_the_host(images: list[np.ndarray], count: int) -> jax.Array:
     """uint8 images -> Inception's input [count, 299, 299, 3], as clean-fid makes it."""
     resized = np.stack([inception_input.clean_resize(image) for image in images])
-    return inception_input.scale_255(jnp.asarray(_padded(resized, count)))
+    return inception_input.scale_255(jnp.asarray(padded(resized, count)))
 
 
 def _on_the_device(resize: Callable, images: list[np.ndarray], count: int) -> jax.Array:
@@ -153,31 +155,12 @@ def _on_the_device(resize: Callable, images: list[np.ndarray], count: int) -> ja
         places.setdefault(image.shape, []).append(place)
     inputs = np.empty((count, SIDE, SIDE, 3), np.float32)
     for alike in places.values():
-        stacked = _padded(np.stack([images[place] for place in alike]), count)
+        stacked = padded(np.stack([images[place] for place in alike]), count)
         resized = resize(stacked)
         if len(places) == 1:  # as ever but for lists: nothing comes back to the host
             return resized
         inputs[alike] = np.asarray(resized)[: len(alike)]
-    return jnp.asarray(_padded(inputs[: len(images)], count))
-
-
-def _padded(images: np.ndarray, count: int) -> np.ndarray:
-    """[B, ...] -> [count, ...]; the last image is repeated."""
-    missing = count - len(images)
-    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-
-
-def _checked(image: np.ndarray | jax.Array, index: int) -> np.ndarray:
-    """A uint8 image [H, W, 3]; `index` is for the error."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise UserError(f"images must be uint8, 0..255; image {index} is {image.dtype}")
-    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise UserError(
-            f"images must be [B, H, W, 3], or a list of [H, W, 3]; image {index} is "
-            f"{list(image.shape)}"
-        )
-    return image
+    return jnp.asarray(padded(inputs[: len(images)], count))
 
 
 _WAYS = {

@@ -5,7 +5,6 @@ the member of the archive is opened as a stream, whether it is compressed or not
 """
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from movq_jax.errors import UserError
+from movq_jax.pretrained.npz_files import DAMAGED
 
 IMAGES = "arr_0"
-_DAMAGED = (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def members(path: Path) -> list[str]:
@@ -28,7 +27,7 @@ def members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is not an npz file, or it is cut off") from error
@@ -74,7 +73,7 @@ def read_images(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         for number in range(count):
             try:
                 data = file.read(size)
-            except _DAMAGED as error:
+            except DAMAGED as error:
                 raise _damaged(path, number) from error
             if len(data) != size:
                 raise _damaged(path, number)
@@ -84,7 +83,7 @@ def read_images(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
 def _opened(path: Path, archive: zipfile.ZipFile) -> Any:
     try:
         return archive.open(f"{IMAGES}.npy")
-    except (*_DAMAGED, KeyError, RuntimeError, NotImplementedError) as error:
+    except (*DAMAGED, KeyError) as error:
         raise UserError(f"{path}: {IMAGES!r} cannot be read: {error}") from error
 
 
@@ -98,7 +97,7 @@ def _read_header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype
             header = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"npy format {version}")
-    except (*_DAMAGED, SyntaxError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: {IMAGES!r} cannot be read: {error}") from error
     return header
 

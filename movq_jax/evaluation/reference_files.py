@@ -8,8 +8,6 @@ array that was not asked for is missing. Nothing is unpickled.
 
 import dataclasses
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,22 +20,12 @@ from movq_jax.errors import UserError
 from movq_jax.evaluation import npz_images
 from movq_jax.evaluation.metrics.frechet import FeatureStatistics
 from movq_jax.pretrained.fingerprint import fingerprint
+from movq_jax.pretrained.npz_files import DAMAGED
 
 # What features of a set are called in a file: 'pool' is `mu` and `sigma`.
 SUFFIXES = {"pool": "", "spatial": "_s", "squeezenet": "_squeezenet"}
 WIDTHS = {"pool": 2048, "spatial": 2023, "squeezenet": 512}
 _PROTOCOL = "protocol"
-_DAMAGED = (
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +147,7 @@ def _read_array(path: Path, name: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return archive[name]
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: {name!r} cannot be read: {error}") from error
 
 

@@ -24,7 +24,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from movq_jax.data.transforms import resize
-from movq_jax.errors import UserError
+from movq_jax.evaluation.image_batches import (
+    check_image,
+    micro_batch_or_default,
+    padded,
+)
 from movq_jax.evaluation.metrics.frechet import FeatureStatistics
 from movq_jax.models.features.squeezenet import FIRES, SqueezeNet
 from movq_jax.models.pixels import from_uint8
@@ -59,10 +63,7 @@ class SqueezeNetFeatures:
           UserError: no path, no file, or not the arrays of this network; or
             `micro_batch` is below 1.
         """
-        if micro_batch is None:
-            micro_batch = 1 if jax.default_backend() == "cpu" else 32
-        if micro_batch < 1:
-            raise UserError(f"micro_batch is {micro_batch}; it must be at least 1")
+        micro_batch = micro_batch_or_default(micro_batch)
         params = load_squeezenet(weights)
         del params["conv_final"]  # the classifier
         flat = flax.traverse_util.flatten_dict(params, sep=".")
@@ -90,8 +91,8 @@ class SqueezeNetFeatures:
         for start in range(0, len(images), self.micro_batch):
             part = images[start : start + self.micro_batch]
             squares = [_square(image, start + i) for i, image in enumerate(part)]
-            squares += squares[-1:] * (self.micro_batch - len(part))
-            made = np.asarray(self._apply(self._variables, np.stack(squares)))
+            inputs = padded(np.stack(squares), self.micro_batch)
+            made = np.asarray(self._apply(self._variables, inputs))
             features[start : start + len(part)] = made[: len(part)]
         return features
 
@@ -120,12 +121,5 @@ def _square(
     image: np.ndarray | jax.Array, index: int
 ) -> UInt8[np.ndarray, "227 227 3"]:
     """The image as the network sees it; `index` is for the error."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise UserError(f"images must be uint8, 0..255; image {index} is {image.dtype}")
-    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise UserError(
-            f"images must be [B, H, W, 3], or a list of [H, W, 3]; image {index} is "
-            f"{list(image.shape)}"
-        )
+    image = check_image(image, index)
     return resize(image, SIDE, SIDE, "bicubic")

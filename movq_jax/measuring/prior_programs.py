@@ -4,11 +4,12 @@ Indices are given: encoding is a tokenizer's work, see `programs`. Neither a tra
 tokenizer nor its data is needed, only their shapes.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from movq_jax.config import load_config
 from movq_jax.config.prior_schema import prior_config
@@ -26,6 +27,7 @@ from movq_jax.training import prior_task
 from movq_jax.training.prior_model import is_masked, make_prior, tokens_of
 from movq_jax.training.prior_resolving import read_tokenizer, with_tokens
 from movq_jax.training.ranges import check_ranges
+from movq_jax.training.state import TrainState
 
 PARTS = ("train", "sample")
 
@@ -61,9 +63,16 @@ def config_of(prior: Bundle, tokenizer: Bundle) -> ConfigDict:
     return config
 
 
+def abstract_state(config: ConfigDict) -> TrainState:
+    """The state of training, of `jax.ShapeDtypeStruct`s; not to be changed.
+
+    Traced once for all programs of a config: of a large prior that takes a while.
+    """
+    return _abstract_state(FrozenConfigDict(config))
+
+
 def train_step(config: ConfigDict, shapes: Shapes) -> Program:
     """The training step on a batch of a token cache, as the loop compiles it."""
-    state = jax.eval_shape(lambda: prior_task.init_state(config))
     tokens = tokens_of(config)
     size = (shapes.batch_size, *tokens.grid, tokens.num_channels)
     batch = {
@@ -73,7 +82,7 @@ def train_step(config: ConfigDict, shapes: Shapes) -> Program:
     return Program(
         "train",
         prior_task.make_train_step(config, prior_task.PHASES[0]),
-        (shapes.replicated(state), shapes.batched(batch), {}),
+        (shapes.replicated(abstract_state(config)), shapes.batched(batch), {}),
         carries=True,
         id_limit=min(tokens.codebook_sizes),
     )
@@ -123,8 +132,13 @@ def programs(config: ConfigDict, parts: Sequence[str], shapes: Shapes) -> list[P
 
 
 def _params(config: ConfigDict, shapes: Shapes):
-    state = jax.eval_shape(lambda: prior_task.init_state(config))
-    return shapes.replicated(state.gen_params)
+    return shapes.replicated(abstract_state(config).gen_params)
+
+
+@functools.lru_cache(maxsize=4)
+def _abstract_state(config: FrozenConfigDict) -> TrainState:
+    config = config.as_configdict()
+    return jax.eval_shape(lambda: prior_task.init_state(config))
 
 
 def _classes(config: ConfigDict) -> tuple[str, ...] | None:

@@ -4,13 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from movq_jax.measuring import prior_programs, programs
 from movq_jax.measuring.programs import Shapes
 from movq_jax.measuring.sizes import bytes_of, count_of, one_device
-from movq_jax.training import prior_task
 from movq_jax.training.prior_model import make_prior
 
 # Parameters that are reported together; what is not named here is the embedding's.
@@ -26,7 +24,7 @@ def describe_prior(config: ConfigDict) -> dict[str, Any]:
       trunk that drawing takes, and `state_bytes`.
     """
     shapes = Shapes(1, config.data.image_size, one_device())
-    state = jax.eval_shape(lambda: prior_task.init_state(config))
+    state = prior_programs.abstract_state(config)
     parts = {
         "forward": prior_programs.forward(config, shapes),
         "sample": prior_programs.sample(config, shapes),

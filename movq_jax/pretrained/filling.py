@@ -4,12 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from movq_jax.errors import UserError
 
 Params = dict[str, Any]  # nested, NumPy float32
+
+
+def abstract_distance(module: nn.Module) -> Params:
+    """The tree that a member of `models.features.PERCEPTUAL` is to have.
+
+    Its leaves are `jax.ShapeDtypeStruct`s; nothing is drawn.
+    """
+    image = jnp.zeros((1, module.min_side, module.min_side, 3))
+    return jax.eval_shape(module.init, jax.random.key(0), image, image)["params"]
 
 
 def convolutions(names: Mapping[str, str]) -> dict[str, str]:

@@ -3,15 +3,17 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from movq_jax.errors import UserError
 from movq_jax.models.features import PERCEPTUAL, alexnet, vgg
-from movq_jax.pretrained.filling import Params, convolutions, fill
+from movq_jax.pretrained.filling import (
+    Params,
+    abstract_distance,
+    convolutions,
+    fill,
+)
 from movq_jax.pretrained.fingerprint import fingerprint
 from movq_jax.pretrained.npz_files import read_npz
 from movq_jax.pretrained.torch_files import read_torch_file
@@ -112,7 +114,7 @@ def lpips_params(
     Raises:
       UserError: see `fill`.
     """
-    expected = _abstract(name)
+    expected = abstract_distance(PERCEPTUAL[name]())
     layers = convolutions(PUBLISHED[name].layers)
     filled = fill(expected.pop("trunk"), layers, *trunk)
     names = {head: f"lin{head[-1]}.model.1.weight" for head in expected}
@@ -139,9 +141,3 @@ def read_heads(
             f"for {name}; delete it, and {published.heads_file} is fetched"
         )
     return arrays, npz
-
-
-def _abstract(name: str) -> dict[str, Any]:
-    module = PERCEPTUAL[name]()
-    image = jnp.zeros((1, module.min_side, module.min_side, 3))
-    return jax.eval_shape(module.init, jax.random.key(0), image, image)["params"]

@@ -8,7 +8,8 @@ import numpy as np
 
 from movq_jax.errors import UserError
 
-_DAMAGED = (  # what NumPy and zipfile raise for damaged and for pickled parts
+# What NumPy and zipfile raise for damaged and for pickled parts of an npz file.
+DAMAGED = (
     EOFError,
     MemoryError,
     NotImplementedError,
@@ -36,7 +37,7 @@ def read_npz(path: Path | str) -> dict[str, np.ndarray]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is damaged or cannot be read: {error}") from error

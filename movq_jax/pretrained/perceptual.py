@@ -15,7 +15,12 @@ from movq_jax import families
 from movq_jax.errors import UserError
 from movq_jax.models.features import PERCEPTUAL
 from movq_jax.models.features.squeezenet import FIRES, SqueezeNet
-from movq_jax.pretrained.filling import Params, convolutions, fill
+from movq_jax.pretrained.filling import (
+    Params,
+    abstract_distance,
+    convolutions,
+    fill,
+)
 from movq_jax.pretrained.lpips import PUBLISHED, load_lpips
 from movq_jax.pretrained.npz_files import read_npz
 
@@ -52,9 +57,7 @@ def abstract_perceptual(name: str) -> Params:
     Raises:
       UserError: an unknown name.
     """
-    module = families.member(PERCEPTUAL, name, "perceptual")()
-    image = jnp.zeros((1, module.min_side, module.min_side, 3))
-    return jax.eval_shape(module.init, jax.random.key(0), image, image)["params"]
+    return abstract_distance(families.member(PERCEPTUAL, name, "perceptual")())
 
 
 def load_squeezenet(path: Path | str) -> Params:

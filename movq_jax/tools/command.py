@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from movq_jax.atomic import check_writable, write_text
+from movq_jax.data.codes import MAX_MICRO_BATCH
 from movq_jax.errors import EXIT_DONE, MovqError, Preempted, UserError
 from movq_jax.families import closest
 
@@ -174,6 +175,14 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def micro_batch(text: str) -> int:
+    """Read `--micro-batch`: a whole number from 1 to `MAX_MICRO_BATCH`."""
+    number = positive_int(text)
+    if number > MAX_MICRO_BATCH:
+        raise argparse.ArgumentTypeError(f"{text} is above {MAX_MICRO_BATCH}")
+    return number
 
 
 def positive_number(text: str) -> float:

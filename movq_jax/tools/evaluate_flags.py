@@ -3,7 +3,6 @@
 import argparse
 
 from movq_jax.atomic import check_writable
-from movq_jax.data.codes import MAX_MICRO_BATCH
 from movq_jax.errors import UserError
 from movq_jax.evaluation.metric_table import (
     METRICS,
@@ -187,7 +186,7 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--micro-batch",
-        type=_micro_batch,
+        type=command.micro_batch,
         metavar="N",
         help="images a compiled call (default: what is best for this device)",
     )
@@ -198,13 +197,6 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images in a subset of KID (default: %(default)s)",
     )
-
-
-def _micro_batch(text: str) -> int:
-    number = command.positive_int(text)
-    if number > MAX_MICRO_BATCH:
-        raise argparse.ArgumentTypeError(f"{text} is above {MAX_MICRO_BATCH}")
-    return number
 
 
 def _image_size(text: str) -> int:

@@ -81,7 +81,6 @@ def _record(bits: np.ndarray, tokens: int) -> dict[str, Any]:
         "high": high,
         "count": len(bits),
         "higher_is_better": False,
-        "bits_per_token": float(bits.mean() / tokens),
         "bits_per_image": float(bits.mean()),
         "tokens": tokens,
     }

@@ -68,7 +68,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_input_flags(parser, "images")
     parser.add_argument(
         "--micro-batch",
-        type=_micro_batch,
+        type=command.micro_batch,
         help=f"images a compiled call, at most {MAX_MICRO_BATCH} "
         "(default: the model's choice for this device)",
     )
@@ -240,13 +240,6 @@ def same_size_batches(
         elif sum(map(pixels, waiting)) > MAX_WAITING_PIXELS:
             yield waiting.pop(max(waiting, key=pixels))
     yield from waiting.values()
-
-
-def _micro_batch(text: str) -> int:
-    number = command.positive_int(text)
-    if number > MAX_MICRO_BATCH:
-        raise argparse.ArgumentTypeError(f"{text} is above {MAX_MICRO_BATCH}")
-    return number
 
 
 def _check_kind(path: Path) -> None:

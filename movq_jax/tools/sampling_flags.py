@@ -31,7 +31,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--micro-batch",
-        type=_micro_batch,
+        type=command.micro_batch,
         metavar="N",
         help=f"images a compiled call on each device, at most {MAX_MICRO_BATCH}; the "
         "last bits may depend on it (default: the model's choice for this device)",
@@ -273,13 +273,6 @@ def _steps(text: str) -> int:
     number = command.positive_int(text)
     if number > MAX_STEPS:
         raise argparse.ArgumentTypeError(f"{text} is above {MAX_STEPS}")
-    return number
-
-
-def _micro_batch(text: str) -> int:
-    number = command.positive_int(text)
-    if number > MAX_MICRO_BATCH:
-        raise argparse.ArgumentTypeError(f"{text} is above {MAX_MICRO_BATCH}")
     return number
 
 

@@ -18,29 +18,9 @@ def noise(*shape, seed=0):
 
 
 @pytest.fixture(scope="module")
-def random_npz(tmp_path_factory):
+def random_npz(random_squeezenet):
     """A file like the published one, of random numbers."""
-    image = jax.ShapeDtypeStruct((1, 227, 227, 3), jnp.float32)
-    module, rng, arrays = SqueezeNet(), np.random.default_rng(0), {}
-    shapes = jax.eval_shape(
-        lambda x: module.init(jax.random.key(0), x, method="classify"), image
-    )["params"]
-    theirs = {
-        "squeeze": "conv1x1_1",
-        "expand1x1": "conv1x1_2",
-        "expand3x3": "conv3x3_2",
-    }
-    for path, struct in jax.tree_util.tree_leaves_with_path(shapes):
-        *layer, kind = (theirs.get(key.key, key.key) for key in path)
-        array = rng.standard_normal(struct.shape, np.float32)
-        if kind == "kernel":
-            array /= np.sqrt(np.prod(struct.shape[:-1]) / 2)
-            array = array.transpose(3, 2, 0, 1)
-        name = "weight" if kind == "kernel" else kind
-        arrays[".".join([*layer, name])] = array
-    path = tmp_path_factory.mktemp("squeezenet") / "random.npz"
-    np.savez(path, **arrays)
-    return path
+    return random_squeezenet
 
 
 @pytest.fixture(scope="module")

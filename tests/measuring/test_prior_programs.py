@@ -6,7 +6,7 @@ from movq_jax.config import load_config
 from movq_jax.errors import UserError
 from movq_jax.measuring import memory, prior_programs, prior_sizes, programs
 from movq_jax.measuring.programs import Shapes
-from movq_jax.training import sharding
+from movq_jax.training import prior_task, sharding
 
 
 def tiny(spec="maskgit_photos:tiny", *overrides):
@@ -56,6 +56,27 @@ def test_the_work_of_a_batch_is_that_of_its_images():
     for make in (prior_programs.forward, prior_programs.sample):
         works = [programs.flops_per_image(make(config, s), s) for s in (one, eight)]
         assert works[0] == works[1]
+
+
+def test_the_state_is_traced_once_for_all_programs(monkeypatch):
+    traced, init = [], prior_task.init_state
+
+    def counted(config):
+        traced.append(config)
+        return init(config)
+
+    monkeypatch.setattr(prior_task, "init_state", counted)
+    config = tiny("maskgit_photos:tiny", "seed=41")
+    made = prior_programs.programs(config, prior_programs.PARTS, shapes(config, 1))
+    prior_programs.forward(config, shapes(config, 8))
+    prior_sizes.describe_prior(config)
+    assert len(made) == 2 and len(traced) == 1
+    # A config may be changed: what counts is what it says.
+    wider = config.copy_and_resolve_references()
+    wider.model.width = 2 * config.model.width
+    found, other = map(prior_programs.abstract_state, (config, wider))
+    assert len(traced) == 2
+    assert found.gen_params["norm"] != other.gen_params["norm"]
 
 
 def test_programs_run_on_random_arguments():

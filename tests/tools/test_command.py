@@ -1,3 +1,4 @@
+import argparse
 import io
 import json
 import subprocess
@@ -54,6 +55,13 @@ def test_run_keeps_the_traceback_of_a_bug():
 def test_help_is_no_error(parser, capsys):
     assert command.run(parser.parse_args, ["--help"]) == 0
     assert "--max-side" in capsys.readouterr().out
+
+
+def test_a_micro_batch_has_a_bound():
+    assert [command.micro_batch(text) for text in ("1", "1024")] == [1, 1024]
+    for text, message in {"1025": "1025 is above 1024", "0": "positive whole"}.items():
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            command.micro_batch(text)
 
 
 def test_a_reader_that_leaves_early_is_no_error():

@@ -1,12 +1,19 @@
 """`movq evaluate` from flags to records; its numbers are tested where they are made."""
 
 import json
+import os
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from movq_jax.evaluation.metrics import pixels
+from movq_jax.evaluation.metrics.lpips_metric import LpipsMetric
+from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
+from movq_jax.pretrained import inception
+from movq_jax.pretrained.lpips import PUBLISHED
 from movq_jax.tools import command, evaluate
 
 SIDE = 16
@@ -216,6 +223,129 @@ def test_weights_that_are_not_there(run):
     assert code == 2 and "none.npz" in err and "Traceback" not in err
 
 
+@pytest.fixture
+def lpips_alex(tmp_path, publish_file, write_torch):
+    """A folder of files like those of LPIPS with AlexNet, of random numbers."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "lpips"
+    folder.mkdir()
+    shapes, inputs = {}, 3
+    for index, width, side in (
+        (0, 64, 11),
+        (3, 192, 5),
+        (6, 384, 3),
+        (8, 256, 3),
+        (10, 256, 3),
+    ):
+        shapes[f"features.{index}.weight"] = (width, inputs, side, side)
+        shapes[f"features.{index}.bias"] = (width,)
+        inputs = width
+    numbers = {
+        name: rng.standard_normal(shape, np.float32) / np.prod(shape[1:]) ** 0.5
+        for name, shape in shapes.items()
+    }
+    widths = (64, 192, 384, 256, 256)
+    heads = {f"lin{i}.model.1.weight": (1, w, 1, 1) for i, w in enumerate(widths)}
+    numbers |= {name: rng.random(shape) for name, shape in heads.items()}
+    files = PUBLISHED["lpips_alex"]
+    publish_file(write_torch(folder / files.trunk_file, shapes, **numbers))
+    publish_file(write_torch(folder / files.heads_file, heads, **numbers))
+    return folder
+
+
+def test_lpips_end_to_end(run, folders, lpips_alex):
+    sets = {}
+    for name in ("photos", "made"):
+        (folders / "large" / name).mkdir(parents=True)
+        sets[name] = np.stack([picture(number, size=64) for number in range(3)])
+    sets["made"] ^= np.uint8([[[[1]]], [[[8]]], [[[64]]]])
+    for name, images in sets.items():
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(folders / "large" / name / f"{number}.png")
+    places = {"images": "large/made", "reference": "large/photos"}
+    flags = ["--metrics=lpips_alex", f"--lpips={lpips_alex}", "--json"]
+    code, out, _ = run(*flags, **places)
+    record = json.loads(out)
+    metric = LpipsMetric("lpips_alex", lpips_alex)
+    expected = metric(sets["photos"], sets["made"])
+    assert 0 < expected[0] < expected[1] < expected[2]
+    found = record["metrics"]["lpips_alex"]
+    assert code == 0 and found["count"] == 3 and not found["higher_is_better"]
+    assert found["value"] == pytest.approx(expected.mean(), rel=1e-6)
+    assert found["low"] < found["value"] < found["high"]
+    assert record["networks"] == {"lpips_alex": metric.fingerprint}
+    # Another file of that name is refused.
+    trunk = lpips_alex / PUBLISHED["lpips_alex"].trunk_file
+    trunk.write_bytes(trunk.read_bytes() + b"\0")
+    code, _, err = run(*flags, **places)
+    assert code == 2 and f"{trunk} is damaged, or is not what was published" in err
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_with_code_in_them(run, folders, zipped):
+    bomb = folders / "executed"
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(bomb),)
+
+    data = pickle.dumps({"fc.bias": Bomb()}, protocol=2)
+    path = folders / inception.FILE
+    path.write_bytes(data)
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x/data.pkl", data)
+    code, _, err = run("--metrics=fid", f"--inception={path}")
+    assert code == 2 and ".mkdir', and only files of tensors are read" in err
+    # In the folder of published weights it is not even opened.
+    code, _, err = run("--metrics=fid", f"--inception={folders}")
+    assert code == 2 and "is not what was published: its SHA-256 is" in err
+    assert "Traceback" not in err and not bomb.exists()
+    pickle.loads(data)
+    assert bomb.exists()  # that is what would have happened
+
+
+def test_images_of_one_colour(run, folders, random_squeezenet):
+    grey = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    for path in [*folders.glob("photos/*"), *folders.glob("made/*")]:
+        Image.fromarray(grey).save(path)
+    flags = [f"--squeezenet={random_squeezenet}", "--max-images=3"]
+    flags += ["--metrics=psnr,ssim,squeezenet_fd", "--json"]
+    code, out, err = run(*flags)
+    found = json.loads(out)["metrics"]
+    assert code == 0 and "3 exact pairs are left out of the mean" in err
+    assert found["psnr"]["value"] is None and found["psnr"]["left_out"] == 3
+    assert found["ssim"]["value"] == pytest.approx(1, abs=1e-12)
+    assert found["squeezenet_fd"]["value"] == pytest.approx(0, abs=1e-9)
+    for path in folders.glob("made/*"):
+        Image.fromarray(grey + np.uint8(51)).save(path)
+    code, out, _ = run(*flags)
+    found = json.loads(out)["metrics"]
+    assert code == 0 and found["psnr"]["value"] == pytest.approx(20 * np.log10(5))
+    assert 0 < found["ssim"]["value"] < 1
+    # There is no covariance: all that is left is how far the two means are apart.
+    features = SqueezeNetFeatures(random_squeezenet)
+    a, b = features([grey, grey + np.uint8(51)]).astype(np.float64)
+    expected = np.sum((a - b) ** 2)
+    assert found["squeezenet_fd"]["value"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_statistics_of_other_weights(run, folders, random_squeezenet):
+    saved = folders / "saved.npz"
+    flags = ["--metrics=squeezenet_fd", "--max-images=2"]
+    ours = f"--squeezenet={random_squeezenet}"
+    save = f"--save-statistics={saved}"
+    assert run(*flags, ours, save, images="photos", reference=None)[0] == 0
+    assert run(*flags, ours, reference=saved)[0] == 0
+    with np.load(random_squeezenet) as archive:
+        arrays = dict(archive)
+    arrays["conv1.bias"] += 1
+    np.savez(folders / "other.npz", **arrays)
+    other = f"--squeezenet={folders / 'other.npz'}"
+    code, _, err = run(*flags, other, reference=saved)
+    assert code == 2 and "other weights of squeezenet" in err
+
+
 def test_statistics_that_are_none(run, folders):
     bad = np.full((2048, 2048), np.nan, np.float32)
     np.savez(folders / "nan.npz", mu=np.zeros(2048), sigma=bad)
@@ -227,6 +357,10 @@ def test_statistics_that_are_none(run, folders):
     np.savez(folders / "few.npz", mu=np.zeros(2048), sigma=np.zeros((2048, 2048)))
     code, _, err = run("--metrics=psnr", reference="few.npz")
     assert code == 2 and "has statistics alone" in err
+    np.savez(folders / "other.npz", mu=np.zeros(768), sigma=np.eye(768))
+    code, _, err = run("--metrics=fid", reference="other.npz")
+    assert code == 2 and "must be [2048] and [2048, 2048], not [768]" in err
+    assert "another network's?" in err
 
 
 def test_a_tokenizers_reconstructions(run, fake, folders):

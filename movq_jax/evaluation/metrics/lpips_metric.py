@@ -10,6 +10,7 @@ from jaxtyping import Float64
 
 from movq_jax import families
 from movq_jax.errors import UserError
+from movq_jax.evaluation.image_batches import micro_batch_or_default, padded
 from movq_jax.evaluation.metrics.image_pairs import check_pair
 from movq_jax.models.features import PERCEPTUAL
 from movq_jax.models.pixels import from_uint8
@@ -46,10 +47,7 @@ class LpipsMetric:
           UserError: an unknown name, no weights, or others than the network's; or
             `micro_batch` is below 1.
         """
-        if micro_batch is None:
-            micro_batch = 1 if jax.default_backend() == "cpu" else 32
-        if micro_batch < 1:
-            raise UserError(f"micro_batch is {micro_batch}; it must be at least 1")
+        micro_batch = micro_batch_or_default(micro_batch)
         module = families.member(PERCEPTUAL, name, "perceptual")()
         params = load_perceptual(name, weights)
         flat = flax.traverse_util.flatten_dict(params, sep=".")
@@ -87,12 +85,7 @@ class LpipsMetric:
         distances = np.empty(len(a))
         for start in range(0, len(a), self.micro_batch):
             part = slice(start, start + self.micro_batch)
-            padded = (self._padded(images[part]) for images in (a, b))
-            made = np.asarray(self._distance(self._variables, *padded))
+            pair = (padded(images[part], self.micro_batch) for images in (a, b))
+            made = np.asarray(self._distance(self._variables, *pair))
             distances[part] = made[: len(a[part])]
         return distances
-
-    def _padded(self, images: np.ndarray) -> np.ndarray:
-        """A whole micro-batch: the last image stands in for those that are missing."""
-        missing = self.micro_batch - len(images)
-        return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])

@@ -15,13 +15,13 @@ from movq_jax.evaluation.metrics.ssim_maps import (
     GAUSSIAN_TAPS,
     channels,
     gaussian_window,
+    mirrored,
     similarity_maps,
 )
 
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the finest scale first
 HALVINGS = len(BETAS) - 1
 MIN_SIDE = GAUSSIAN_TAPS * 2**HALVINGS  # 176: the window fits into the last scale
-REFLECTED = GAUSSIAN_TAPS // 2
 
 
 def ms_ssim(
@@ -61,25 +61,25 @@ def ms_ssim_torchmetrics(
     Args, result and errors are those of `ms_ssim`.
     """
     check_pair(a, b, MIN_SIDE, "MS-SSIM as torchmetrics has it")
-    terms = [_terms(*pair, mirrored=True) for pair in channels(a, b)]
+    terms = [_terms(*pair, every_pixel=True) for pair in channels(a, b)]
     return _product(np.mean(terms, axis=0))
 
 
 def _terms(
     x: Float64[np.ndarray, "*batch h w"],
     y: Float64[np.ndarray, "*batch h w"],
-    mirrored: bool = False,
+    every_pixel: bool = False,
 ) -> Float64[np.ndarray, " 5 *batch"]:
     """The terms of one channel, the finest scale's first.
 
-    With `mirrored` the last one is of a map of every pixel.
+    With `every_pixel` the last one is of a map of every pixel, of mirrored images.
     """
     taps, terms = gaussian_window(), []
     for _ in range(HALVINGS):
         terms.append(np.mean(similarity_maps(x, y, taps).contrast, axis=(-2, -1)))
         x, y = _halved(x), _halved(y)
-    if mirrored:
-        x, y = _mirrored(x), _mirrored(y)
+    if every_pixel:
+        x, y = mirrored(x), mirrored(y)
     terms.append(np.mean(similarity_maps(x, y, taps).ssim, axis=(-2, -1)))
     return np.stack(terms)
 
@@ -98,9 +98,3 @@ def _halved(x: np.ndarray) -> np.ndarray:
     x = x[..., :height, :width]
     rows = x[..., 0::2, :] + x[..., 1::2, :]
     return (rows[..., 0::2] + rows[..., 1::2]) / 4
-
-
-def _mirrored(x: np.ndarray) -> np.ndarray:
-    """[..., H, W] with five pixels more beyond each edge, which is not repeated."""
-    around = [(0, 0)] * (x.ndim - 2) + [(REFLECTED, REFLECTED)] * 2
-    return np.pad(x, around, mode="reflect")

@@ -15,6 +15,7 @@ C1 = 0.01**2  # (K1 * data range) ** 2, for data in 0..1
 C2 = 0.03**2
 GAUSSIAN_TAPS = 11
 GAUSSIAN_SIGMA = 1.5
+REFLECTED = GAUSSIAN_TAPS // 2  # pixels outside each edge that torchmetrics adds
 
 
 class SimilarityMaps(NamedTuple):
@@ -52,6 +53,21 @@ def window_mean(
     # The window is separable: down the columns first, then along the rows.
     rows = sum(tap * x[..., i : i + height, :] for i, tap in enumerate(taps))
     return sum(tap * rows[..., i : i + width] for i, tap in enumerate(taps))
+
+
+def mirrored(x: np.ndarray, sides: tuple[int, int] = (-2, -1)) -> np.ndarray:
+    """The image with `REFLECTED` pixels more beyond each edge, which is not repeated.
+
+    So the Gaussian window has a place at every pixel.
+
+    Args:
+      x: of any dtype, with sides above `REFLECTED`.
+      sides: the axes of height and width.
+    """
+    around = [(0, 0)] * x.ndim
+    for side in sides:
+        around[side] = (REFLECTED, REFLECTED)
+    return np.pad(x, around, mode="reflect")
 
 
 def similarity_maps(

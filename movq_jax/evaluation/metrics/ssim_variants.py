@@ -10,14 +10,14 @@ from jaxtyping import Float64, UInt8
 
 from movq_jax.evaluation.metrics.image_pairs import check_pair
 from movq_jax.evaluation.metrics.ssim_maps import (
-    GAUSSIAN_TAPS,
+    REFLECTED,
     gaussian_window,
     mean_ssim,
+    mirrored,
     uniform_window,
 )
 
 UNIFORM_TAPS = 7
-REFLECTED = GAUSSIAN_TAPS // 2  # pixels outside each edge that torchmetrics adds
 
 
 def ssim_uniform(
@@ -57,6 +57,5 @@ def ssim_torchmetrics(
       UserError: another dtype, two shapes, or a side below 6 pixels.
     """
     check_pair(a, b, REFLECTED + 1, "SSIM as torchmetrics has it")
-    around = [(0, 0)] * (a.ndim - 3) + [(REFLECTED, REFLECTED)] * 2 + [(0, 0)]
-    a, b = (np.pad(image, around, mode="reflect") for image in (a, b))
+    a, b = (mirrored(image, (-3, -2)) for image in (a, b))
     return mean_ssim(a, b, gaussian_window())

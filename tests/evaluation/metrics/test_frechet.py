@@ -170,6 +170,25 @@ def test_sums_are_in_float64_whatever_comes(dtype):
     np.testing.assert_allclose(made.covariance, expected, rtol=1e-12)
 
 
+def test_two_samples_of_one_distribution_are_apart_by_one_over_n():
+    """Why FID of few images is large, and those of different N are not compared."""
+    width, mix = 16, correlated(16, 16)
+
+    def distance(count, seed):
+        rng = np.random.default_rng(seed)
+        a, b = (statistics(rng.normal(size=(count, width)) @ mix) for _ in range(2))
+        return frechet(a, b)
+
+    counts = (50, 200, 800)
+    means = [np.mean([distance(n, seed) for seed in range(40)]) for n in counts]
+    # All that there is to be apart in is the trace; of as many images as features:
+    trace = np.trace(mix.T @ mix)
+    assert means[0] > 0.05 * trace
+    assert np.mean([distance(width, seed) for seed in range(40)]) > 0.2 * trace
+    products = np.multiply(means, counts)
+    assert products == pytest.approx(products[-1], rel=0.15)
+
+
 def test_too_few_images():
     nothing, one = FeatureStatistics(3), statistics(np.ones((1, 3)))
     enough = statistics(np.eye(3))

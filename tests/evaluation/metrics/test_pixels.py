@@ -66,6 +66,19 @@ def test_a_batch_gives_a_number_an_image(metric):
     np.testing.assert_array_equal(result, [metric(*images) for images in pairs])
 
 
+def test_a_mean_of_psnr_is_no_psnr_of_a_mean_error():
+    """The latter is lower (Jensen), and is ruled by the worst image."""
+    pairs = [pair(20, 24, noise, seed) for seed, noise in enumerate((2, 8, 60))]
+    a, b = (np.stack(images) for images in zip(*pairs, strict=True))
+    each = [10 * np.log10(1 / pixels.mse(*images)) for images in pairs]
+    of_mean_error = 10 * np.log10(1 / pixels.mse(a, b).mean())
+    assert pixels.psnr(a, b).mean() == pytest.approx(np.mean(each))
+    assert of_mean_error < pixels.psnr(a, b).mean() - 5
+    assert of_mean_error < min(each) + 10 * np.log10(3)  # three images
+    same = np.stack([pairs[0]] * 3)  # without a spread the two agree
+    assert pixels.psnr(same[:, 0], same[:, 1]).mean() == pytest.approx(each[0])
+
+
 def test_ssim_needs_room_for_its_window():
     a, b = pair(10, 40)
     with pytest.raises(UserError, match="at least 11 pixels, got 40 x 10"):

@@ -4,6 +4,7 @@ import pytest
 from movq_jax.evaluation.metrics.ssim_maps import (
     gaussian_window,
     mean_ssim,
+    mirrored,
     similarity_maps,
     uniform_window,
     window_mean,
@@ -29,6 +30,18 @@ def test_a_window_is_separable_and_stays_inside():
     assert made.shape == (2, 3, 2)
     expected = np.sum(image[1, 2:13, 1:12] * np.outer(taps, taps))
     assert made[1, 2, 1] == pytest.approx(expected, rel=1e-12)
+
+
+def test_mirrored_images_give_the_window_a_place_at_every_pixel():
+    image = np.random.default_rng(0).uniform(size=(2, 9, 7))
+    made = mirrored(image)
+    assert made.shape == (2, 19, 17)
+    np.testing.assert_array_equal(made[:, 5:14, 5:12], image)
+    np.testing.assert_array_equal(made[:, 5:14, :5], image[:, :, 5:0:-1])
+    np.testing.assert_array_equal(made[:, 14:, 5:12], image[:, 7:2:-1])
+    assert window_mean(made, gaussian_window()).shape == image.shape
+    last = np.moveaxis(image, 0, -1)  # with channels
+    np.testing.assert_array_equal(mirrored(last, (-3, -2)), np.moveaxis(made, 0, -1))
 
 
 def test_terms_by_hand():
