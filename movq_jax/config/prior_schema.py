@@ -9,7 +9,7 @@ seconds. What a dict with a `name` is, and what the sections `data`, `log` and
 
 from ml_collections import ConfigDict
 
-from movq_jax.config.schema import data_section
+from movq_jax.config.schema import data_section, distance
 
 
 def prior_config() -> ConfigDict:
@@ -43,6 +43,7 @@ def prior_config() -> ConfigDict:
                 # Masks an image of which the bound of the likelihood is the mean (a
                 # masked prior's; an autoregressive one's likelihood is exact).
                 "nll_samples": 4,
+                "distance": distance(),  # of samples, drawn as `sample` says
             },
             "log": {
                 "every": 100,  # scalars, and the line on the screen
@@ -147,6 +148,7 @@ def few_photographs(config: ConfigDict) -> ConfigDict:
     config.train.update(num_steps=600, batch_size=16, ema_decay=0.99)
     config.train.max_bad_steps = 10
     config.eval.update(every=300, num_examples=0, batch_size=2, nll_samples=16)
+    config.eval.distance.name = "none"  # of a handful there is none
     config.log.update(every=20, images_every=300, num_images=16)
     config.checkpoint.every = 300
     return config
@@ -259,6 +261,7 @@ def shrink(
     config.data.eval.image_size = 32
     config.train.update(num_steps=6, batch_size=8, max_bad_steps=3, accumulation=1)
     config.eval.update(every=3, num_examples=8, batch_size=8, nll_samples=1)
+    config.eval.distance.name = "none"  # its networks are not tiny
     config.log.update(every=1, images_every=3, num_images=4)
     config.checkpoint.every = 3
     return config

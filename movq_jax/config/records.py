@@ -67,8 +67,7 @@ def difference(
     lines = []
     for key in sorted(before.keys() | after.keys()):
         change = _show(before, key), _show(after, key)
-        allowed = any(fnmatch.fnmatchcase(key, pattern) for pattern in ignore)
-        if change[0] != change[1] and not allowed:
+        if change[0] != change[1] and not _matches(key, ignore):
             lines.append(f"{key}: {change[0]} -> {change[1]}")
     return lines
 
@@ -116,9 +115,11 @@ def from_json(text: str) -> ConfigDict:
 def missing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the dotted keys of `new` that `old` lacks.
 
-    A family of which the two have different members is not looked into.
+    Left out are those that may change on resume anyway. A family of which the two have
+    different members is not looked into.
     """
-    return sorted(_missing(_plain(old), _plain(new), ""))
+    missing = _missing(_plain(old), _plain(new), "")
+    return sorted(key for key in missing if not _matches(key, MAY_CHANGE_ON_RESUME))
 
 
 def _missing(
@@ -144,6 +145,10 @@ def _moved_caches(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, 
 def _schedule_ends_with_training(config: Mapping[str, Any]) -> bool:
     flat = _flatten(_plain(config))
     return flat.get("optim.schedule.num_steps") == flat.get("train.num_steps")
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,6 +31,7 @@ def tokenizer_config() -> ConfigDict:
                 "every": 10_000,  # the model bundle is written then, as well
                 "num_examples": 5_000,  # of the evaluation split; 0: all of it
                 "batch_size": 64,
+                "distance": distance(),
             },
             "log": {
                 "every": 100,  # scalars, and the line on the screen
@@ -134,6 +135,16 @@ def _optim() -> dict:
             "disc": {"name": "none", "value": 1.0},
         },
     }
+
+
+def distance() -> dict:
+    """Return the distance of sets that evaluations in training measure.
+
+    fid, squeezenet_fd, none, or auto: the first of these whose weights lie in
+    $MOVQ_JAX_WEIGHTS, else ~/.cache/movq_jax/weights. Of so few images it is biased: it
+    says how a run goes, and is no number for a table. weights: a file elsewhere.
+    """
+    return {"name": "auto", "num_examples": 1_000, "weights": ""}
 
 
 def data_section() -> dict:
@@ -280,6 +291,7 @@ def few_photographs(config: ConfigDict) -> ConfigDict:
         "iterations": 10,
     }
     config.eval.update(every=400, num_examples=0, batch_size=2)
+    config.eval.distance.name = "none"  # of a handful there is none
     config.log.update(every=20, images_every=400, num_images=4)
     config.checkpoint.every = 400
     return config
@@ -361,6 +373,7 @@ def shrink(config: ConfigDict, dataset: str = "photos") -> ConfigDict:
     config.data.eval.image_size = 32
     config.train.update(num_steps=6, batch_size=8, max_bad_steps=3)
     config.eval.update(every=3, num_examples=8, batch_size=8)
+    config.eval.distance.name = "none"  # its networks are not tiny
     config.log.update(every=1, images_every=3, num_images=4)
     config.checkpoint.every = 3
     return config

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from movq_jax.errors import UserError
 from movq_jax.training import metrics as metrics_lib
 from movq_jax.training import sharding
+from movq_jax.training.set_distance import make_set_distance
 from movq_jax.training.state import TrainState
 
 
@@ -27,7 +28,18 @@ class Evaluator:
         self._step = jax.jit(
             task.make_eval_step(config), out_shardings=self._replicated
         )
+        self._judged = jax.jit(task.make_judged(config), out_shardings=self._replicated)
+        self._distance = make_set_distance(config.eval.distance)
         self._preview = task.preview(config)
+
+    def load(self) -> None:
+        """Loads the network that the distance of sets looks through, if there is one.
+
+        Raises:
+          UserError: its weights are not there, or are others.
+        """
+        if self._distance is not None:
+            self._distance.load()
 
     def check_data(self) -> None:
         """Makes one batch, so that wrong settings fail before the first step.
@@ -57,6 +69,9 @@ class Evaluator:
 
         Returns:
           name -> value; None if `stopped` said so.
+
+        Raises:
+          UserError: data cannot be read, or the weights of the distance of sets.
         """
         parts = []
         for batch in self._batches(self._config.eval.num_examples):
@@ -64,7 +79,34 @@ class Evaluator:
                 return None
             batch = sharding.shard_local_batch(batch, self._mesh)
             parts.append(jax.device_get(self._step(state, batch, frozen)))
-        return metrics_lib.compute(metrics_lib.merge(parts), "val")
+        values = metrics_lib.compute(metrics_lib.merge(parts), "val")
+        distance = self._set_distance(state, frozen, stopped)
+        return None if distance is None else values | distance
+
+    def _set_distance(
+        self, state: TrainState, frozen: Any, stopped: Callable[[], bool]
+    ) -> dict[str, float] | None:
+        """The distance of sets, {} where there is none; None if `stopped` said so.
+
+        Its name ends in `_decoded` where the split is a token cache, and the reference
+        what the tokenizer makes of it.
+        """
+        distance = self._distance
+        if distance is None:
+            return {}
+        distance.begin()
+        for batch in self._batches(distance.num_examples):
+            if stopped():
+                return None
+            kept = np.flatnonzero(batch["mask"])
+            kept += jax.process_index() * len(batch["mask"])
+            batch = sharding.shard_local_batch(batch, self._mesh)
+            judged = jax.device_get(self._judged(state, batch, frozen))
+            distance.add(*(images[kept] for images in judged))
+        ending = "" if "image" in batch else "_decoded"
+        return {
+            f"val/{name}{ending}": value for name, value in distance.compute().items()
+        }
 
     def pictures(self, state: TrainState, frozen: Any) -> dict[str, np.ndarray]:
         """Of the first images, always the same: name -> uint8 [H, W, 3].

@@ -2,8 +2,8 @@
 
 A stage is a module with `resolve`, `check`, `init_state`, `load_frozen`, `phase`,
 `train_batches`, `batch_at` and `eval_batches`, `make_train_step`, `make_eval_step`,
-`preview`, `fits_to_data` and `fit_to_data`, `score` and `save_bundle`; the loop knows
-nothing else about it.
+`make_judged`, `preview`, `fits_to_data` and `fit_to_data`, `score` and `save_bundle`;
+the loop knows nothing else about it.
 """
 
 import contextlib

@@ -78,28 +78,59 @@ def preview(
     As many as the batch has images, always from the same random numbers; with classes
     these in turn.
     """
-    prior, tokens, tokenizer = (
-        make_prior(config),
-        tokens_of(config),
-        make_tokenizer(config),
-    )
-    options = SampleOptions.of(config.sample)
-    decode = decode_masked if is_masked(config) else decode_autoregressive
-
-    @jax.jit
-    def sample(params, keys, labels, frozen):
-        shape = len(labels), tokens.num_positions, tokens.num_channels
-        ids, known = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
-        ids = decode(prior, {"params": params}, keys, ids, known, labels, options)
-        grid = ids.reshape(-1, *tokens.grid, tokens.num_channels)
-        x = tokenizer.apply(frozen["tokenizer"], grid, method="decode_ids")
-        return to_uint8(jnp.clip(x, -1, 1))
+    sample = jax.jit(_make_sample(config))
 
     def pictures(state: TrainState, batch: Batch, frozen: Any) -> dict[str, np.ndarray]:
         numbers = jnp.arange(len(batch["mask"]))
         labels = numbers % max(1, config.model.num_classes)
-        keys = image_keys(config.seed, numbers)
-        images = np.asarray(sample(state.ema_params, keys, labels, frozen))
+        images = np.asarray(sample(state.ema_params, numbers, labels, frozen))
         return {"val/samples": sample_grid(images)}
 
     return pictures
+
+
+def make_judged(
+    config: ConfigDict,
+) -> Callable[[TrainState, Batch, Any], tuple[jax.Array, jax.Array]]:
+    """(state, batch with index, frozen) -> samples and images, uint8 [B, H, W, 3].
+
+    Samples are of the classes of the batch. Of a token cache, whose images are not at
+    hand, the second are what the tokenizer makes of the indices.
+    """
+    sample = _make_sample(config)
+
+    def judged(state: TrainState, batch: Batch, frozen: Any):
+        samples = sample(state.ema_params, batch["index"], batch["label"], frozen)
+        if "image" in batch:
+            return samples, batch["image"]
+        return samples, _decode(config, batch["ids"], frozen)
+
+    return judged
+
+
+def _make_sample(config: ConfigDict) -> Callable:
+    """(params, numbers [B], labels [B], frozen) -> images, uint8 [B, H, W, 3].
+
+    What is drawn is a function of the seed, a number and its label.
+    """
+    prior, tokens = make_prior(config), tokens_of(config)
+    options = SampleOptions.of(config.sample)
+    draw = decode_masked if is_masked(config) else decode_autoregressive
+
+    def sample(params, numbers, labels, frozen):
+        shape = len(labels), tokens.num_positions, tokens.num_channels
+        ids, known = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
+        keys = image_keys(config.seed, numbers)
+        ids = draw(prior, {"params": params}, keys, ids, known, labels, options)
+        return _decode(config, ids, frozen)
+
+    return sample
+
+
+def _decode(config: ConfigDict, ids: jax.Array, frozen: Any) -> jax.Array:
+    """ids [B, ..., M] -> images, uint8 [B, H, W, 3]."""
+    tokens = tokens_of(config)
+    grid = ids.reshape(-1, *tokens.grid, tokens.num_channels)
+    tokenizer = make_tokenizer(config)
+    x = tokenizer.apply(frozen["tokenizer"], grid, method="decode_ids")
+    return to_uint8(jnp.clip(x, -1, 1))

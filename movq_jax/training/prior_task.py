@@ -26,6 +26,7 @@ from movq_jax.training.metrics import Metrics, average, ratio
 from movq_jax.training.optimizers import make_optimizer
 from movq_jax.training.prior_checks import check as check  # the loop asks for them here
 from movq_jax.training.prior_evaluation import make_eval_step as make_eval_step
+from movq_jax.training.prior_evaluation import make_judged as make_judged
 from movq_jax.training.prior_evaluation import preview as preview
 from movq_jax.training.prior_inputs import batch_at as batch_at
 from movq_jax.training.prior_inputs import eval_batches as eval_batches

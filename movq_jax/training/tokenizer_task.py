@@ -25,7 +25,7 @@ from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import FOLDER as BUNDLE_FOLDER
 from movq_jax.pretrained.bundle import write_bundle
 from movq_jax.randomness import named_key
-from movq_jax.training import codebook_init, codebooks
+from movq_jax.training import codebook_init, codebooks, similarity
 from movq_jax.training.accumulation import accumulate
 from movq_jax.training.checks import check as check  # the loop asks for it here
 from movq_jax.training.discriminator_step import (
@@ -229,7 +229,8 @@ def _make_update(config: ConfigDict) -> Callable:
 def make_eval_step(config: ConfigDict) -> Callable[[TrainState, Batch, Any], Metrics]:
     """(state, batch with mask, frozen) -> metrics of the averaged weights.
 
-    PSNR is that of the rounded uint8 images, averaged over images.
+    PSNR and SSIM are those of the rounded uint8 images, averaged over images; there is
+    no SSIM of images that are smaller than its window.
     """
     count = make_count(config)
     reconstruct = make_reconstruct(config)
@@ -239,21 +240,37 @@ def make_eval_step(config: ConfigDict) -> Callable[[TrainState, Batch, Any], Met
     def eval_step(state: TrainState, batch: Batch, frozen: Any) -> Metrics:
         x, mask = from_uint8(batch["image"]), batch["mask"]
         out = reconstruct(state, x)
-        shown = to_uint8(out.x_hat).astype(jnp.float32)
-        error = jnp.square(batch["image"].astype(jnp.float32) - shown)
-        mse = jnp.maximum(jnp.mean(error, axis=(1, 2, 3)), 1e-10)
+        shown = to_uint8(out.x_hat)
+        error = batch["image"].astype(jnp.float32) - shown.astype(jnp.float32)
+        mse = jnp.maximum(jnp.mean(jnp.square(error), axis=(1, 2, 3)), 1e-10)
         metrics = {
             "psnr": average(20 * jnp.log10(255.0) - 10 * jnp.log10(mse), mask),
             "loss_rec": average(jax.vmap(rec_loss)(x, out.x_hat), mask),
             "codes": count(out.quantized.ids, mask),
             "quantisation_mse": average(out.quantized.stats["quantisation_mse"], mask),
         }
+        if min(shown.shape[1:3]) >= similarity.MIN_SIDE:
+            metrics["ssim"] = average(similarity.ssim(batch["image"], shown), mask)
         if perceive is not None:
             distance = perceive(frozen["perceptual"], x, out.x_hat)
             metrics["loss_perceptual"] = average(distance, mask)
         return metrics
 
     return eval_step
+
+
+def make_judged(
+    config: ConfigDict,
+) -> Callable[[TrainState, Batch, Any], tuple[jax.Array, jax.Array]]:
+    """(state, batch, frozen) -> reconstructions and originals, uint8 [B, H, W, 3]."""
+    reconstruct = make_reconstruct(config)
+
+    def judged(state: TrainState, batch: Batch, frozen: Any):
+        del frozen
+        images = batch["image"]
+        return to_uint8(reconstruct(state, from_uint8(images)).x_hat), images
+
+    return judged
 
 
 def make_count(config: ConfigDict) -> Callable[[jax.Array, jax.Array], CodeCounts]:

@@ -62,6 +62,7 @@ class Trainer:
         sharding.check_batch_size(size, self.mesh, key, parts)
         self.train_batches(0).close()
         self.evaluator.check_data()
+        self.evaluator.load()
         _ = self.frozen
 
     @functools.cached_property

@@ -111,6 +111,9 @@ def stage():
 
         return eval_step
 
+    def make_judged(config):
+        return lambda state, batch, frozen: (batch["image"] // 2, batch["image"])
+
     def preview(config):
         return lambda state, batch, frozen: {"val/first": np.asarray(batch["image"][0])}
 
@@ -122,6 +125,7 @@ def stage():
         phase=lambda config, step: "reconstruction",
         make_train_step=make_train_step,
         make_eval_step=make_eval_step,
+        make_judged=make_judged,
         preview=preview,
         fits_to_data=lambda config, step: False,
         score=lambda values: values["val/psnr"],

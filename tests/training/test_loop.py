@@ -118,6 +118,7 @@ def test_what_a_run_leaves_behind(config, tmp_path):
     values = loop.train(config("log.num_images=2"), tmp_path)
     assert set(values) == {
         "val/psnr",
+        "val/ssim",
         "val/loss_rec",
         "val/codebook_usage",
         "val/codebook_perplexity",

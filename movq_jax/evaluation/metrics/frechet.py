@@ -107,6 +107,22 @@ class FeatureStatistics:
             )
         return self._scatter / (self.count - 1)
 
+    def to_array(self) -> Float64[np.ndarray, " n"]:
+        """All that is known as one array, to be sent: float64 [1 + D + D * D]."""
+        parts = [self.count], self._mean, self._scatter.ravel()
+        return np.concatenate(parts, dtype=np.float64)
+
+    @classmethod
+    def from_array(
+        cls, array: Float64[np.ndarray, " n"], width: int
+    ) -> "FeatureStatistics":
+        """What `to_array` gave of statistics of `width`, bit by bit."""
+        made = cls(width)
+        made.count = int(array[0])
+        made._mean = array[1 : 1 + width].copy()
+        made._scatter = array[1 + width :].reshape(width, width).copy()
+        return made
+
     def _add(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
         """Takes in a set by its size, its mean and the squares around it."""
         if not count:
