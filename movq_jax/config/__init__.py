@@ -26,6 +26,7 @@ from movq_jax.config.records import (
     kind_of,
     missing_keys,
     to_json,
+    with_tuples,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "run_name",
     "split_overrides",
     "to_json",
+    "with_tuples",
 ]

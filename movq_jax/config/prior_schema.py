@@ -9,7 +9,7 @@ seconds. What a dict with a `name` is, and what the sections `data`, `log` and
 
 from ml_collections import ConfigDict
 
-from movq_jax.config.schema import data_section, distance
+from movq_jax.config.schema import data_section, distance, init
 
 
 def prior_config() -> ConfigDict:
@@ -21,6 +21,7 @@ def prior_config() -> ConfigDict:
     config = ConfigDict(
         {
             "seed": 0,
+            **init(),
             # The model that makes the indices: a workdir, or a model bundle. Empty:
             # the tokenizer of tokenizer_config is trained first, into
             # <workdir>/tokenizer, on the images of `data`.

@@ -23,6 +23,9 @@ PARTS = (
 PRIOR_PARTS = ("tokenizer", "tokenizer_config", "tokens", "cache", "sample")
 NO_SECTIONS = ("seed", "tokenizer", "tokenizer_config")
 
+# Keys that configs had not always, and what a config without one means.
+LATER = {"init_from": "", "init_discriminator": False}
+
 # What a run may change when it resumes: none of it moves a step already taken.
 MAY_CHANGE_ON_RESUME = (
     "train.num_steps",
@@ -107,7 +110,7 @@ def from_json(text: str) -> ConfigDict:
         if part not in NO_SECTIONS and not isinstance(config[part], dict):
             raise ValueError(f"{part} is {config[part]!r}, not a section")
     try:
-        return ConfigDict(_with_tuples(config)).lock()
+        return ConfigDict(with_tuples({**LATER, **config})).lock()
     except (KeyError, TypeError) as error:  # names that a ConfigDict keeps for itself
         raise ValueError(str(error)) from error
 
@@ -174,9 +177,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _with_tuples(value: Any) -> Any:
+def with_tuples(value: Any) -> Any:
+    """Return what JSON made of a config with tuples instead of lists."""
     if isinstance(value, dict):
-        return {key: _with_tuples(item) for key, item in value.items()}
+        return {key: with_tuples(item) for key, item in value.items()}
     if isinstance(value, list):
-        return tuple(_with_tuples(item) for item in value)
+        return tuple(with_tuples(item) for item in value)
     return value

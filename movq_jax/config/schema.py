@@ -21,6 +21,7 @@ def tokenizer_config() -> ConfigDict:
     config = ConfigDict(
         {
             "seed": 0,
+            **init(),
             "model": _model(),
             "loss": _loss(),
             "optim": _optim(),
@@ -46,6 +47,16 @@ def tokenizer_config() -> ConfigDict:
     )
     config.optim.schedule.num_steps = config.train.get_oneway_ref("num_steps")
     return config.lock()
+
+
+def init() -> dict:
+    """Return what training begins with."""
+    return {
+        # A model bundle or a run: its weights, and its model whatever `model` says but
+        # for dropout and dtype. Empty: from scratch.
+        "init_from": "",
+        "init_discriminator": False,  # that of the run that init_from is, as well
+    }
 
 
 def _model() -> dict:

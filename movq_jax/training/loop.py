@@ -1,9 +1,9 @@
 """The training loop, the same for every stage.
 
-A stage is a module with `resolve`, `check`, `init_state`, `load_frozen`, `phase`,
-`train_batches`, `batch_at` and `eval_batches`, `make_train_step`, `make_eval_step`,
-`make_judged`, `preview`, `fits_to_data` and `fit_to_data`, `score` and `save_bundle`;
-the loop knows nothing else about it.
+A stage is a module with `resolve`, `check`, `init_state`, `with_params`, `load_frozen`,
+`phase`, `train_batches`, `batch_at` and `eval_batches`, `make_train_step`,
+`make_eval_step`, `make_judged`, `preview`, `fits_to_data` and `fit_to_data`, `score`
+and `save_bundle`; the loop knows nothing else about it.
 """
 
 import contextlib

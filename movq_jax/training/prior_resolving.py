@@ -14,6 +14,7 @@ from movq_jax.data.tokens.cache import TokenCache
 from movq_jax.errors import UserError
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import Bundle, find_bundle, read_bundle
+from movq_jax.training.init_from import with_model
 from movq_jax.training.prior_checks import check
 from movq_jax.training.prior_inputs import open_cache
 from movq_jax.training.ranges import check_ranges
@@ -29,7 +30,7 @@ Train = Callable[[ConfigDict, Any], Any]
 def resolve(
     config: ConfigDict, workdir: epath.PathLike, train: Train | None
 ) -> ConfigDict:
-    """`config` with its tokenizer, trained, its tokens and its number of classes.
+    """`config` with its model, its tokenizer, trained, its tokens and its classes.
 
     Without `config.tokenizer`, that of `config.tokenizer_config` is trained into
     `<workdir>/tokenizer`, unless it is there; before that, everything else is checked.
@@ -42,6 +43,7 @@ def resolve(
     Raises:
       UserError: there is no tokenizer, no data, or they do not fit each other.
     """
+    config = with_model(config, workdir)
     if config.tokenizer:
         bundle = read_tokenizer(config.tokenizer)
     else:

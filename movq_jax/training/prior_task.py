@@ -72,6 +72,12 @@ def init_state(config: ConfigDict) -> TrainState:
     )
 
 
+def with_params(config: ConfigDict, state: TrainState, params: Any) -> TrainState:
+    """A state before the first step that begins with other weights."""
+    del config
+    return state.replace(gen_params=params, ema_params=jax.tree.map(jnp.copy, params))
+
+
 def load_frozen(config: ConfigDict) -> dict[str, Any]:
     """The tokenizer's variables; they are no part of the state.
 

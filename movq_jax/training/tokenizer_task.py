@@ -41,6 +41,7 @@ from movq_jax.training.generator_step import (
 from movq_jax.training.image_inputs import batch_at as batch_at
 from movq_jax.training.image_inputs import eval_batches as eval_batches
 from movq_jax.training.image_inputs import train_batches as train_batches
+from movq_jax.training.init_from import with_model
 from movq_jax.training.metrics import Metrics, average
 from movq_jax.training.optimizers import make_optimizer
 from movq_jax.training.perceptual import make_perceptual
@@ -53,9 +54,13 @@ PHASES = ("reconstruction", "warmup", "adversarial")
 
 
 def resolve(config: ConfigDict, workdir: epath.PathLike, train: Any) -> ConfigDict:
-    """A tokenizer's config says everything already."""
-    del workdir, train
-    return config
+    """A tokenizer's config says everything already, but for `config.init_from`.
+
+    Raises:
+      UserError: see `init_from.with_model`.
+    """
+    del train
+    return with_model(config, workdir)
 
 
 def score(values: dict[str, float]) -> float:
@@ -83,6 +88,16 @@ def init_state(config: ConfigDict) -> TrainState:
         disc_params=disc_params,
         disc_opt=disc_opt,
         variables={"gen": gen, "codebooks": books, **disc},
+    )
+
+
+def with_params(config: ConfigDict, state: TrainState, params: Any) -> TrainState:
+    """A state before the first step that begins with other weights."""
+    books = codebooks.init_books(config, params)
+    return state.replace(
+        gen_params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        variables={**state.variables, "codebooks": books},
     )
 
 

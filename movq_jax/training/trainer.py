@@ -10,7 +10,7 @@ from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 
-from movq_jax.training import sharding
+from movq_jax.training import init_from, sharding
 from movq_jax.training.checkpoints import Checkpoints, abstract_state
 from movq_jax.training.console import Console
 from movq_jax.training.evaluating import Evaluator
@@ -88,11 +88,36 @@ class Trainer:
         """The state before the first step, on the mesh."""
         init = functools.partial(self.task.init_state, self.config)
         state = jax.jit(init, out_shardings=self.replicated)()
+        if self.config.init_from:
+            state = self.begin_with(state)
         overview = parameter_overview.get_parameter_overview(state.gen_params)
         logging.info("generator:\n%s", overview)
         count = sum(x.size for x in jax.tree.leaves(state.gen_params))
         self.console.say(f"{count:,} parameters on {self.mesh.size} device(s)")
         return state
+
+    def begin_with(self, state: TrainState) -> TrainState:
+        """`state` with the weights of `config.init_from`, on the mesh.
+
+        Raises:
+          UserError: see `movq_jax.training.init_from`.
+        """
+        config = self.config
+        params = init_from.read_params(config, self.abstract)
+        params = jax.device_put(params, self.replicated)
+        state = self.task.with_params(config, state, params)
+        if config.init_discriminator:
+            params, variables = init_from.read_discriminator(
+                config,
+                self.abstract,
+                abstract_of=self.abstract_of,
+                score=self.task.score,
+            )
+            state = state.replace(
+                disc_params=params, variables={**state.variables, "disc": variables}
+            )
+        self.console.say(f"begins with the weights of {config.init_from}")
+        return jax.device_put(state, self.replicated)
 
     def fit_to_data(self, state: TrainState, step: int) -> TrainState:
         """What of the state is computed from many batches at once, before `step`."""
