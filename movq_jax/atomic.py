@@ -81,7 +81,7 @@ def check_writable(path: str | os.PathLike) -> None:
     Raises:
       UserError: it could not.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # of a user who is not known: as it is
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
     try:

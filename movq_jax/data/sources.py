@@ -48,6 +48,11 @@ class Source:
         self._records = records
         self._file_name = file_name
 
+    @property
+    def has_file_names(self) -> bool:
+        """Whether `filename` is that of a file; else it is made up of the number."""
+        return self._file_name is not None
+
     def __len__(self) -> int:
         return len(self._records)
 

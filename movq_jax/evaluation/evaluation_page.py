@@ -11,11 +11,25 @@ from PIL import Image
 
 from movq_jax.evaluation.html_page import facts, figure, page, paragraph, section, table
 from movq_jax.evaluation.metric_table import METRICS
-from movq_jax.evaluation.metric_text import COLUMNS, notes_of, rows_of, value_text
+from movq_jax.evaluation.metric_text import (
+    COLUMNS,
+    DIFFERENT_PROTOCOLS,
+    name_text,
+    notes_of,
+    rows_of,
+    title_of,
+    value_text,
+)
 from movq_jax.evaluation.pair_values import Shown
 from movq_jax.evaluation.pictures import comparison_grid
 
-SIDES = (("images", "images"), ("reference", "reference"), ("model", "model"))
+SIDES = (("images", "images"), ("model", "model"))
+# What metrics compare with, by its key in a record.
+REFERENCES = {
+    "pairs": "reference of pairs",
+    "sets": "reference of sets",
+    "statistics": "reference of sets, statistics",
+}
 
 
 def make_html(
@@ -31,13 +45,12 @@ def make_html(
     first = records[0]
     parts = [facts(_header(first))]
     if len(records) > 1:
-        text = "Numbers of different protocols are not to be compared."
-        parts.append(paragraph(text, "warning"))
+        parts.append(paragraph(DIFFERENT_PROTOCOLS, "warning"))
     for record, shown in zip(records, worst, strict=True):
         parts.append(_results(record))
         if any(shown.values()):
-            title = f"The worst images, protocol {record['protocol']['name']}"
-            parts.append(section(title, _worst(shown)))
+            title = f"The worst images, {title_of(record)}"
+            parts.append(section(title, _worst(shown, stored=not record["model"])))
     if first["refused"]:
         listed = [(item["file"], item["reason"]) for item in first["refused"]]
         parts.append(section("Refused", [facts(listed)]))
@@ -56,6 +69,11 @@ def _header(record: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield title, side.get("name") or side.get("path")
             if side.get("fingerprint"):
                 yield f"{title}'s fingerprint", side["fingerprint"]
+    model = record.get("model") or {}
+    for title, part in (("weights", "protocol"), ("sampling", "sampling")):
+        for key, value in (model.get(part) or {}).items():
+            if isinstance(value, str | int | float) and value is not None:
+                yield f"{title}: {key.replace('_', ' ')}", value
     yield "images judged", f"{record['num_images']:,}"
     for name, digits in record["networks"].items():
         yield f"weights of {name}", digits
@@ -63,7 +81,9 @@ def _header(record: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _results(record: Mapping[str, Any]) -> str:
-    parts = [paragraph(note, "warning") for note in notes_of(record)]
+    # What holds of all protocols was said above.
+    notes = [note for note in notes_of(record) if note != DIFFERENT_PROTOCOLS]
+    parts = [paragraph(note, "warning") for note in notes]
     parts.append(table(COLUMNS, rows_of(record)))
     parts.append(
         paragraph(
@@ -73,29 +93,46 @@ def _results(record: Mapping[str, Any]) -> str:
             "note",
         )
     )
-    listed = [(key, _said(value)) for key, value in record["protocol"].items()]
-    parts.append(facts(listed))
-    return section(f"Protocol {record['protocol']['name']}", parts)
+    parts.append(facts(_made_how(record)))
+    title = title_of(record)
+    return section(title[:1].upper() + title[1:], parts)
 
 
-def _worst(worst: Mapping[str, Sequence[Shown]]) -> Iterable[str]:
+def _made_how(record: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for kind, found in (record["reference"] or {}).items():
+        yield REFERENCES[kind], found["name"]
+        yield "its fingerprint", found["fingerprint"]
+    nll = record["metrics"].get("nll", {})
+    for key in ("split", "preprocessing", "maskings", "seed"):
+        if key in nll:
+            yield f"nll: {key}", nll[key]
+    for key, value in (record["protocol"] or {}).items():
+        yield key, _said(value)
+
+
+def _worst(worst: Mapping[str, Sequence[Shown]], *, stored: bool) -> Iterable[str]:
+    titles = ("reference", "image") if stored else ("original", "reconstruction")
     for name, shown in worst.items():
         if not shown:
             continue
         title = METRICS[name].title
-        captions = [f"{one.name}   {value_text(name, one.value)}" for one in shown]
+        captions = [
+            f"{name_text(one.name)}   {value_text(name, one.value)}" for one in shown
+        ]
         sheet = comparison_grid(
             [one.partner for one in shown],
             [one.image for one in shown],
             captions=captions,
             max_images=len(shown),
+            titles=titles,
         )
         file = io.BytesIO()
         Image.fromarray(sheet).save(file, format="PNG")
         yield figure(
             file.getvalue(),
             title=title,
-            caption=f"Left the reference, right the image; the worst by {title} first.",
+            caption=f"Left the {titles[0]}, right the {titles[1]}; the worst by "
+            f"{title} first.",
             alternative=", ".join(captions),
         )
 

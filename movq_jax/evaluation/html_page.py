@@ -47,7 +47,7 @@ figcaption { color: #4a4e52; font-size: .92rem; max-width: 46rem; margin-top: .4
 def page(title: str, parts: Iterable[str]) -> str:
     """A whole page with a heading, of parts that are HTML already."""
     title = html.escape(title)
-    return "\n".join(
+    text = "\n".join(
         [
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
@@ -59,6 +59,8 @@ def page(title: str, parts: Iterable[str]) -> str:
             "</body></html>\n",
         ]
     )
+    # A file's name may hold bytes that are no UTF-8, and the page is written as that.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def section(title: str, parts: Iterable[str]) -> str:

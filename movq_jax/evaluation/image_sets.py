@@ -1,9 +1,9 @@
 """Where images to be judged come from: files, an npz file, a split of a dataset.
 
-All are alike: a `name` for people, a length, and `items(refuse)`, which may be called
-again and gives one entry for each image: its name and uint8 [H, W, 3], or None for one
-that could not be read, after `refuse(name, reason)` was told. One image is in memory at
-a time.
+All are alike: a `name` for people, a length, the `paths` they are read from,
+`take(numbers)` for a part of them, and `items(refuse)`, which may be called again and
+gives one entry for each image: its name and uint8 [H, W, 3], or None for one that could
+not be read, after `refuse(name, reason)` was told. One image is in memory at a time.
 """
 
 import itertools
@@ -16,8 +16,7 @@ import numpy as np
 from movq_jax.data.images import decode_image
 from movq_jax.errors import UserError
 from movq_jax.evaluation import npz_images
-
-_NAMED = 3  # of the missing ones, in a message
+from movq_jax.regular_files import check_regular
 
 Refuse = Callable[[str, str], None]
 T = TypeVar("T")
@@ -34,8 +33,13 @@ class ImageSet(Protocol):
     """What all sets of images have."""
 
     name: str
+    paths: Sequence[Path]
 
     def __len__(self) -> int: ...
+
+    def take(self, numbers: Sequence[int]) -> "ImageSet":
+        """Return the images of these numbers, in their order."""
+        ...
 
     def items(self, refuse: Refuse) -> Iterator[Item | None]:
         """Yield an entry for each image, in a fixed order."""
@@ -47,32 +51,30 @@ class FileImages:
 
     Attributes:
         name: of the set.
-        names: what each image is called; pairs are matched by it.
+        paths: of the files.
     """
 
     def __init__(self, name: str, files: Sequence[tuple[Path, str]]) -> None:
         """Take files as (path, name), in the order in which they are to come."""
         self.name = name
-        self.names = [name for _, name in files]
-        self._paths = [path for path, _ in files]
+        self.paths = [path for path, _ in files]
+        self._names = [name for _, name in files]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.paths)
 
     def items(self, refuse: Refuse) -> Iterator[Item | None]:
         """Yield an entry for each file."""
-        for path, name in zip(self._paths, self.names, strict=True):
+        for path, name in zip(self.paths, self._names, strict=True):
             yield _read(name, lambda path=path: _decode(path), str(path), refuse)
 
-    def first(self, count: int) -> "FileImages":
-        """Return the set of the first `count` files, or of all if there are fewer."""
-        files = list(zip(self._paths, self.names, strict=True))[:count]
-        return FileImages(self.name, files)
+    def take(self, numbers: Sequence[int]) -> "FileImages":
+        """Return the files of these numbers, in their order."""
+        return FileImages(self.name, [(self.paths[i], self._names[i]) for i in numbers])
 
-    def in_order_of(self, names: Sequence[str]) -> "FileImages":
-        """Return the files of these names, which must be there."""
-        where = dict(zip(self.names, self._paths, strict=True))
-        return FileImages(self.name, [(where[name], name) for name in names])
+    def file_names(self) -> list[str]:
+        """Return what each image is called; pairs are matched by it."""
+        return self._names
 
 
 class NpzImages:
@@ -85,35 +87,74 @@ class NpzImages:
             UserError: the file has no uint8 images.
         """
         self.name = str(path)
-        self._path = path
+        self.paths = [path]
         total, *_ = npz_images.image_shape(path)
         self._count = total if count is None else min(count, total)
 
     def __len__(self) -> int:
         return self._count
 
+    def take(self, numbers: Sequence[int]) -> "NpzImages":
+        """Return the first images: `numbers` must be a range from 0."""
+        if list(numbers) != list(range(len(numbers))):
+            raise ValueError("the images of an npz file come in their order")
+        return NpzImages(self.paths[0], len(numbers))
+
     def items(self, refuse: Refuse) -> Iterator[Item]:
         """Yield an entry for each image. A damaged file is an error, not refused."""
-        images = npz_images.read_images(self._path)
+        images = npz_images.read_images(self.paths[0])
         for number, image in enumerate(itertools.islice(images, self._count)):
             yield Item(f"{number:06d}", image)
 
 
 class DatasetImages:
-    """A split of a prepared dataset, in its order."""
+    """A split of a prepared dataset, in its order, which is mostly shuffled."""
 
-    def __init__(self, source: Any, count: int | None = None) -> None:
-        """Take the first `count` records (None: all) of a `data.sources.Source`."""
+    paths = ()
+
+    def __init__(
+        self,
+        source: Any,
+        count: int | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        """Take records of a `data.sources.Source`.
+
+        Args:
+            source: of the records.
+            count: the first so many are taken; None: all.
+            numbers: these are, instead.
+        """
         self.name = source.name
         self._source = source
-        self._count = len(source) if count is None else min(count, len(source))
+        self._numbers = range(len(source))[:count] if numbers is None else numbers
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._numbers)
+
+    def take(self, numbers: Sequence[int]) -> "DatasetImages":
+        """Return the records of these numbers, in their order."""
+        return DatasetImages(
+            self._source, numbers=[self._numbers[number] for number in numbers]
+        )
+
+    def file_names(self) -> list[str]:
+        """Return what each image's file was called; pairs are matched by it.
+
+        Raises:
+            UserError: the dataset did not keep it.
+        """
+        if not self._source.has_file_names:
+            raise UserError(
+                f"{self.name} does not say what its images' files were called, and its "
+                "order is not known to be that of other images: give a folder, as "
+                "--reference or as --images, for metrics of pairs"
+            )
+        return [self._source[i]["filename"] for i in self._numbers]
 
     def items(self, refuse: Refuse) -> Iterator[Item | None]:
         """Yield an entry for each record."""
-        for number in range(self._count):
+        for number in self._numbers:
             record = self._source[number]
             where = f"{record['filename']} of {self.name}"
             data = record["image"]
@@ -126,35 +167,7 @@ class DatasetImages:
 
     def labels(self) -> np.ndarray:
         """Return the class of each image, int64 [N]; -1 where it has none."""
-        return np.asarray([self._source[i]["label"] for i in range(self._count)])
-
-
-def in_pairs(
-    images: ImageSet, partners: ImageSet, *, some: bool = False
-) -> tuple[ImageSet, ImageSet]:
-    """Return both, such that entries of one number belong together.
-
-    Files are matched by their names, all others by their order.
-
-    Args:
-        images: to be judged.
-        partners: what they are compared with.
-        some: whether `images` are some of many: `partners` may be more files, then.
-
-    Raises:
-        UserError: an image has no partner, or the numbers differ.
-    """
-    if isinstance(images, FileImages) and isinstance(partners, FileImages):
-        _check_partners(images, partners)
-        if not some:
-            _check_partners(partners, images)
-        return images, partners.in_order_of(images.names)
-    if len(images) != len(partners):
-        raise UserError(
-            f"{images.name} has {len(images)} images and {partners.name} "
-            f"{len(partners)}: metrics of pairs match them by their order, one to one"
-        )
-    return images, partners
+        return np.asarray([self._source[i]["label"] for i in self._numbers])
 
 
 def in_chunks(entries: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -164,22 +177,8 @@ def in_chunks(entries: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _check_partners(one: FileImages, other: FileImages) -> None:
-    there = set(other.names)
-    missing = [name for name in one.names if name not in there]
-    if missing:
-        more = f" and {len(missing) - _NAMED} more" if missing[_NAMED:] else ""
-        raise UserError(
-            f"{other.name} has no partner for {', '.join(missing[:_NAMED])}{more} of "
-            f"{one.name}: metrics of pairs need files of the same names, each in both "
-            "folders (suffixes may differ)"
-        )
-
-
 def _decode(path: Path) -> np.ndarray:
-    # Of a pipe or a device nothing is read: that might never end.
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no file but a folder, a pipe or a device")
+    check_regular(path)
     return decode_image(path)
 
 

@@ -1,14 +1,18 @@
 """The networks that metrics look through: loaded when one is needed, and once."""
 
 import functools
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from movq_jax.errors import UserError
 from movq_jax.evaluation.inception_features import InceptionFeatures
 from movq_jax.evaluation.metrics.lpips_metric import LpipsMetric
 from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
+from movq_jax.pretrained.perceptual import SQUEEZENET_WANTED
 from movq_jax.pretrained.weights import weights_folder
+from movq_jax.regular_files import check_regular
 
 SQUEEZENET_FILE = "squeezenet_v1.0.npz"
 
@@ -64,6 +68,7 @@ class Networks:
         Raises:
             UserError: there are no such weights.
         """
+        self._check_squeezenet()
         made = SqueezeNetFeatures(self._squeezenet, self._micro_batch)
         self.fingerprints["squeezenet"] = made.fingerprint
         return made
@@ -74,8 +79,17 @@ class Networks:
         Raises:
             UserError: there are no such weights.
         """
+        if name == "squeezenet":
+            self._check_squeezenet()
         weights = self._squeezenet if name == "squeezenet" else self._lpips
         made = LpipsMetric(name, weights, micro_batch=self._micro_batch)
         label = "squeezenet_perceptual" if name == "squeezenet" else name
         self.fingerprints[label] = made.fingerprint
         return made
+
+    def _check_squeezenet(self) -> None:
+        """Refuse what is no npz file, such as the page that a wrong link leads to."""
+        path = Path(self._squeezenet).expanduser()
+        check_regular(path)
+        if path.exists() and not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is not an npz file; {SQUEEZENET_WANTED}")

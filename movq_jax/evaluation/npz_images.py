@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from movq_jax.errors import UserError
 from movq_jax.pretrained.npz_files import DAMAGED
+from movq_jax.regular_files import check_regular
 
 IMAGES = "arr_0"
 
@@ -22,8 +23,9 @@ def members(path: Path) -> list[str]:
     """Return the names of an npz file's arrays.
 
     Raises:
-        UserError: it is not there, or no npz file.
+        UserError: it is not there, no file, or no npz file.
     """
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]

@@ -51,8 +51,9 @@ class PairValues:
     """One metric's numbers of all pairs.
 
     Attributes:
-        left_out: pairs without a finite number, such as the PSNR of equal images.
-        reason: why the last of those that are too small has none; '' for none.
+        values: of all pairs, as they came; what is not finite is not in the mean.
+        too_small: pairs below the metric's window, which have no number.
+        reason: why the last of them has none; '' for none.
     """
 
     def __init__(self, name: str, networks: Networks, *, worst: int = 0) -> None:
@@ -64,14 +65,13 @@ class PairValues:
             worst: how many pairs to keep of those with the worst numbers.
         """
         self.name = name
-        self.left_out = 0
+        self.values: list[float] = []
+        self.too_small = 0
         self.reason = ""
         if name in _DISTANCES:
             self._distance = _DISTANCES[name]
         else:
             self._distance = networks.perceptual(_PERCEPTUAL[name])
-        self._values: list[float] = []
-        self._seen = 0
         self._most = worst
         self._extremes = Extremes(worst) if worst else None
 
@@ -86,32 +86,33 @@ class PairValues:
             values = np.asarray(self._distance(partners, images), np.float64)
         except UserError as error:  # smaller than the metric's window
             self.reason = str(error)
+            self.too_small += len(images)
             values = np.full(len(images), np.nan)
         for i, value in enumerate(values.tolist()):
-            self._seen += 1
-            if not math.isfinite(value):
-                self.left_out += 1
-                continue
-            self._values.append(value)
-            self._keep(names[i], images[i], partners[i], value)
+            self.values.append(value)
+            if math.isfinite(value):
+                self._keep(names[i], images[i], partners[i], value)
 
     def record(self) -> dict[str, Any]:
         """Return the mean with its interval; null where no pair has a number."""
-        metric = METRICS[self.name]
         low = high = value = None
-        if self._values:
-            values = np.asarray(self._values)
+        values = np.asarray(self.values)
+        values = values[np.isfinite(values)]
+        if values.size:
             value = float(values.mean())
             if len(values) > 1:
                 low, high = bootstrap_mean(values)
-        return {
+        record = {
             "value": value,
             "low": low,
             "high": high,
-            "count": len(self._values),
-            "left_out": self.left_out,
-            "higher_is_better": metric.higher_is_better,
+            "count": len(values),
+            "left_out": len(self.values) - len(values),  # those too small, too
+            "higher_is_better": METRICS[self.name].higher_is_better,
         }
+        if self.reason:
+            record |= {"too_small": self.too_small, "reason": self.reason}
+        return record
 
     def worst(self) -> list[Shown]:
         """Return the pairs with the worst numbers, the worst first."""
@@ -127,7 +128,8 @@ class PairValues:
         if self._extremes is None:
             return
         score = value if METRICS[self.name].higher_is_better else -value
-        if self._extremes.wants(score, self._seen):
+        number = len(self.values)
+        if self._extremes.wants(score, number):
             box = (SHOWN, SHOWN)
             small = (np.array(thumbnail(x, box)) for x in (partner, image))
-            self._extremes.add(score, self._seen, Shown(name, *small, value))
+            self._extremes.add(score, number, Shown(name, *small, value))

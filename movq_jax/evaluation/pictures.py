@@ -72,6 +72,7 @@ def comparison_grid(
     captions: Sequence[str] | None = None,
     cell: int = 192,
     columns: int | None = None,
+    titles: tuple[str, str] = TITLES,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Return a sheet of pairs, each an original beside its reconstruction.
 
@@ -83,6 +84,7 @@ def comparison_grid(
         cell: the room for an image in pixels, both ways.
         columns: pairs in a row; by default what makes a sheet somewhat wider than
             it is high.
+        titles: what stands over the two columns.
 
     Returns:
         uint8 [H', W', 3].
@@ -116,7 +118,7 @@ def comparison_grid(
     )
     for column in range(columns):
         left = MARGIN + column * (2 * cell + GAP + MARGIN)
-        _write_titles(sheet, (left, MARGIN), cell, font_size)
+        _write_titles(sheet, (left, MARGIN), cell, font_size, titles)
     top = MARGIN + header
     for row in rows:
         sheet.paste(row, (MARGIN, top))
@@ -197,11 +199,15 @@ def _blank(width: int, height: int) -> Image.Image:
 
 
 def _write_titles(
-    image: Image.Image, corner: tuple[int, int], cell: int, font_size: int
+    image: Image.Image,
+    corner: tuple[int, int],
+    cell: int,
+    font_size: int,
+    titles: tuple[str, str] = TITLES,
 ) -> None:
-    """Write `original` and `reconstruction` over the middle of two cells."""
+    """Write what the two are over the middle of two cells."""
     left, top = corner
-    for i, title in enumerate(TITLES):
+    for i, title in enumerate(titles):
         middle = left + i * (cell + GAP) + cell // 2
         _write(image, (middle, top), title, font_size, FAINT_INK, width=cell)
 

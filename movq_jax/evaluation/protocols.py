@@ -7,7 +7,7 @@ never set side by side without saying so.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ ROUNDINGS = {
     "round": "clipped, scaled to 0..255, rounded half to even, uint8",
     "truncate": "clipped, scaled to 0..255, rounded down, uint8",
 }
-_SAME_FEATURES = ("size", "resize", "crop", "network", "network_resize")
 _CENTER: Mapping[str, Any] = {"name": "center"}
 _BICUBIC: Mapping[str, Any] = {"name": "short_side", "resample": "bicubic"}
 
@@ -94,6 +93,10 @@ class Protocol:
         """Tell whether `prepare` makes pixels up."""
         return min(image.shape[:2]) < self.size
 
+    def changes(self, image: np.ndarray) -> bool:
+        """Tell whether `prepare` resizes or cuts."""
+        return bool(self.size) and image.shape[:2] != (self.size, self.size)
+
     @functools.cached_property
     def _transform(self) -> Transform:
         steps = {
@@ -117,19 +120,22 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Say how two protocols' records differ in what features depend on, or ''.
+def difference(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], keys: Iterable[str]
+) -> str:
+    """Say how two protocols' records differ in `keys`, or ''.
 
     Names may differ: what counts is what is done to an image.
     """
     return "; ".join(
-        f"{key} {_said(theirs.get(key))} there, {_said(ours.get(key))} here"
-        for key in _SAME_FEATURES
+        f"{key} {said(theirs.get(key))} there, {said(ours.get(key))} here"
+        for key in keys
         if theirs.get(key) != ours.get(key)
     )
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """Return a field of a protocol's record as people read it."""
     if isinstance(value, Mapping):
         return " ".join(str(part) for part in value.values())
     return str(value)

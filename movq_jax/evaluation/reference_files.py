@@ -100,7 +100,7 @@ def read_statistics(path: Path) -> ReferenceFile:
         has_images=npz_images.IMAGES in names,
         count=header.get("count"),
         protocol=header.get("protocol"),
-        networks=header.get("networks") or {},
+        networks=header.get("networks", {}),
     )
 
 
@@ -155,14 +155,30 @@ def _read_header(path: Path) -> dict[str, Any]:
     text = _read_array(path, _PROTOCOL)
     try:
         header = json.loads(str(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict) or not isinstance(header.get("protocol"), dict):
+    wrong = _wrong_in(header)
+    if wrong:
         raise UserError(
-            f"{path}: {_PROTOCOL!r} is not what `movq evaluate --save-statistics` "
-            "writes: make the file again"
+            f"{path}: {wrong} is not what `movq evaluate --save-statistics` writes: "
+            "make the file again"
         )
     return header
+
+
+def _wrong_in(header: Any) -> str:
+    """What in the header is not as it is written, or ''."""
+    if not isinstance(header, dict) or not isinstance(header.get("protocol"), dict):
+        return repr(_PROTOCOL)
+    count, networks = header.get("count"), header.get("networks")
+    # Of one image there is no covariance. In Python True is 1.
+    if not isinstance(count, int) or isinstance(count, bool) or count < 2:
+        return f"its count of images, {count!r:.40},"
+    if not isinstance(networks, dict) or not all(
+        isinstance(digits, str) for digits in networks.values()
+    ):
+        return f"its networks, {networks!r:.40},"
+    return ""
 
 
 def _checked(
@@ -186,4 +202,10 @@ def _checked(
         raise UserError(f"{path}: 'sigma{suffix}' is no covariance: not symmetric")
     if (np.diagonal(covariance) < 0).any():
         raise UserError(f"{path}: 'sigma{suffix}' is no covariance: negative variance")
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    # What `frechet_distance` allows to rounding, also of float32 files.
+    if -eigenvalues[0] > 1e-3 * max(eigenvalues[-1], 0):
+        raise UserError(
+            f"{path}: 'sigma{suffix}' is no covariance: it has negative eigenvalues"
+        )
     return Moments(mean, covariance)

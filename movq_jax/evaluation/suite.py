@@ -10,8 +10,9 @@ with the set of the partners, or with another set (`add_reference`), or with the
 statistics of a file.
 """
 
+import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from movq_jax.evaluation.set_features import SetFeatures
 from movq_jax.evaluation.suite_checks import KID_SUBSET, check_reference
 
 FEW_FOR_FRECHET = 10_000
+STATISTICS = "statistics"  # of a file, which metrics of sets may compare with
 
 
 class Suite:
@@ -82,7 +84,8 @@ class Suite:
             check_reference(reference, protocol, sets, networks.fingerprints)
         self._reference = SetFeatures(frozenset(wanted), networks, protocol)
         self.needs_reference_images = bool(wanted) and not statistics_only
-        self._seen = hashlib.sha256()  # the pixels of the reference
+        self._names: list[str] = []  # in the order of the pairs' numbers
+        self._seen = {kind: hashlib.sha256() for kind in (PAIRS, SETS)}
         self._partners = 0
 
     def add(
@@ -103,17 +106,17 @@ class Suite:
         """
         if partners is not None:
             self._partners += len(partners)
-            self._see(partners)
+            self._see(PAIRS, partners)
         if self._pairs:
             for rows in _of_one_size(names, images, partners):
+                self._names += rows[0]
                 for values in self._pairs:
                     values.add(*rows)
         self._made.add(images)
 
     def add_reference(self, images: Sequence[np.ndarray]) -> None:
         """Take a batch of the set that metrics of sets compare with."""
-        if not self._partners:  # else they were seen
-            self._see(images)
+        self._see(SETS, images)
         self._reference.add(images)
 
     def compute(self) -> dict[str, dict[str, Any]]:
@@ -122,21 +125,40 @@ class Suite:
         A metric that cannot be computed has the value None, and a `reason`.
         """
         records = {values.name: values.record() for values in self._pairs}
-        for values in self._pairs:
-            if values.reason:
-                records[values.name]["reason"] = values.reason
-        computed: dict[Any, dict[str, dict[str, Any]]] = {}
         for name in of_kind(self.metrics, SETS):
-            if self._statistics_only and METRICS[name].needs_reference:
-                continue
-            # Precision and recall come together, and so do density and coverage.
-            how = _HOW[name]
-            key = name if METRICS[name].is_frechet else how
-            if key not in computed:
-                computed[key] = self._try(how, name)
-            found = computed[key].get(name, computed[key].get("", {}))
-            records[name] = {**_empty(name, self._made.count), **found}
+            if not (self._statistics_only and METRICS[name].needs_reference):
+                records[name] = self._record_of_sets(name)
+        for name, record in records.items():
+            kind = self._reference_of(name)
+            if kind:
+                record["reference"] = kind
         return {name: records[name] for name in self.metrics if name in records}
+
+    def references(self) -> dict[str, dict[str, Any]]:
+        """Return what metrics compared with, by what they call it in `reference`.
+
+        'pairs' are the partners, 'sets' the images of the reference set and
+        'statistics' those of a file. Each has a `count` (None: unknown) and a
+        `fingerprint` of 64 hex digits, of the pixels that the protocol made: other
+        crops are another reference.
+        """
+        counts = {PAIRS: self._partners, SETS: self._reference.count}
+        found = {
+            kind: {"count": counts[kind], "fingerprint": seen.hexdigest()}
+            for kind, seen in self._seen.items()
+        }
+        if self._file is not None:
+            digits = self._file.fingerprint
+            found[STATISTICS] = {"count": self._file.count, "fingerprint": digits}
+        used = [self._reference_of(name) for name in self.metrics]
+        return {kind: found[kind] for kind in found if kind in used}
+
+    def per_image(self) -> tuple[list[str], dict[str, list[float]]]:
+        """Return the names of the pairs, and of each metric of pairs their numbers.
+
+        A number is infinite of equal images' PSNR, and NaN where there is none.
+        """
+        return self._names, {values.name: values.values for values in self._pairs}
 
     def worst(self) -> dict[str, list[Shown]]:
         """Return for each metric of pairs those with the worst numbers."""
@@ -148,24 +170,6 @@ class Suite:
         return self._made.count
 
     @property
-    def reference_count(self) -> int | None:
-        """Of how many images the reference is; None if there is none, or it is open."""
-        if self._file is not None and self._file.moments:
-            return self._file.count
-        return self._reference.count or self._partners or None
-
-    @property
-    def reference_fingerprint(self) -> str | None:
-        """64 hex digits of the reference's pixels, or of a file's statistics.
-
-        Pixels are those that the protocol made: other crops are another reference.
-        """
-        if self._file is not None and self._file.moments:
-            return self._file.fingerprint
-        seen = self._reference.count or self._partners
-        return self._seen.hexdigest() if seen else None
-
-    @property
     def statistics(self) -> Mapping[str, FeatureStatistics]:
         """Of the images, as far as the metrics need them."""
         return self._made.statistics
@@ -174,64 +178,88 @@ class Suite:
         """Say what a reader of the numbers has to know."""
         said = []
         names = [n for n in self.metrics if METRICS[n].is_frechet]
-        known = [n for n in (self.count, self.reference_count) if n is not None]
+        others = [
+            found["count"]
+            for kind, found in self.references().items()
+            if kind in map(self._reference_of, names)
+        ]
+        known = [self.count, *(count for count in others if count is not None)]
         if names and not self._statistics_only and min(known) < FEW_FOR_FRECHET:
             titles = " and ".join(METRICS[name].title for name in names)
             said.append(
                 f"{titles} of {min(known):,} images: biased; compare only with "
                 f"distances of the same N (below {FEW_FOR_FRECHET:,} the bias is large)"
             )
-        if self._file is not None and self._file.protocol is None:
+        if STATISTICS in self.references() and self._file.protocol is None:
             said.append(
                 f"{self._file.path} does not say by which protocol its statistics "
                 "were made: make sure that it is the same"
             )
         return said
 
-    def _see(self, images: Sequence[np.ndarray]) -> None:
+    def _see(self, kind: str, images: Sequence[np.ndarray]) -> None:
         for image in images:
-            self._seen.update(f"{image.shape}".encode())
-            self._seen.update(np.ascontiguousarray(image).tobytes())
+            self._seen[kind].update(f"{image.shape}".encode())
+            self._seen[kind].update(np.ascontiguousarray(image).tobytes())
 
-    def _try(self, how: Callable, name: str) -> dict[str, dict[str, Any]]:
+    def _reference_of(self, name: str) -> str:
+        """What a metric compares with: a key of `references`, or ''."""
+        metric = METRICS[name]
+        if metric.kind == PAIRS:
+            return PAIRS
+        if self._statistics_only or not metric.needs_reference:
+            return ""
+        from_file = self._file is not None and metric.needs in self._file.moments
+        return STATISTICS if from_file else SETS
+
+    def _record_of_sets(self, name: str) -> dict[str, Any]:
         try:
-            return how(self, name)
+            found = self._measure(name)
         except UserError as error:
-            return {"": {"reason": str(error)}}
+            found = {"reason": str(error)}
+        return {**_empty(name, self._made.count), **found}
 
-    def _frechet(self, name: str) -> dict[str, dict[str, Any]]:
-        key = METRICS[name].needs
-        ours = self._made.statistics[key]
-        mean, covariance = ours.mean, ours.covariance
-        if self._file is not None and key in self._file.moments:
-            theirs = self._file.moments[key]
-            other = theirs.mean, theirs.covariance
-        else:
-            theirs = self._reference.statistics[key]
-            other = theirs.mean, theirs.covariance
-        return {name: {"value": frechet_distance(mean, covariance, *other)}}
+    def _measure(self, name: str) -> dict[str, Any]:
+        """Return what there is to a metric of sets besides its count.
 
-    def _inception_score(self, _: str) -> dict[str, dict[str, Any]]:
-        mean, std = self._made.inception_score()
-        return {"is": {"value": mean, "std": std}}
+        Raises:
+            UserError: it cannot be computed of these images.
+        """
+        if METRICS[name].is_frechet:
+            return {"value": self._frechet(METRICS[name].needs)}
+        if name == "is":
+            mean, std = self._made.inception_score()
+            return {"value": mean, "std": std}
+        if name == "kid":
+            size = self._kid_subset
+            mean, std = kid(self._made.kept, self._reference.kept, subset_size=size)
+            return {"value": mean, "std": std, "subset_size": size}
+        if name in ("precision", "recall"):
+            return {"value": self._precision_recall[name == "recall"]}
+        return {"value": self._density_coverage[name == "coverage"]}
 
-    def _kid(self, _: str) -> dict[str, dict[str, Any]]:
-        mean, std = kid(
-            self._made.kept, self._reference.kept, subset_size=self._kid_subset
-        )
-        return {"kid": {"value": mean, "std": std, "subset_size": self._kid_subset}}
+    def _frechet(self, key: str) -> float:
+        from_file = self._file.moments if self._file is not None else {}
+        sides = [
+            self._made.statistics[key],
+            from_file[key] if key in from_file else self._reference.statistics[key],
+        ]
+        (a, cov_a), (b, cov_b) = ((side.mean, side.covariance) for side in sides)
+        return frechet_distance(a, cov_a, b, cov_b)
 
-    def _precision_recall(self, _: str) -> dict[str, dict[str, Any]]:
-        precision, recall = precision_recall(
+    # Two numbers of one long computation each.
+
+    @functools.cached_property
+    def _precision_recall(self) -> tuple[float, float]:
+        return precision_recall(
             self._reference.kept,
             self._made.kept,
             distance=self.protocol.precision_distance,
         )
-        return {"precision": {"value": precision}, "recall": {"value": recall}}
 
-    def _density_coverage(self, _: str) -> dict[str, dict[str, Any]]:
-        density, coverage = density_coverage(self._reference.kept, self._made.kept)
-        return {"density": {"value": density}, "coverage": {"value": coverage}}
+    @functools.cached_property
+    def _density_coverage(self) -> tuple[float, float]:
+        return density_coverage(self._reference.kept, self._made.kept)
 
 
 def _empty(name: str, count: int) -> dict[str, Any]:
@@ -269,16 +297,3 @@ def _of_one_size(
         )
         for rows in groups.values()
     ]
-
-
-_HOW: dict[str, Callable] = {
-    "squeezenet_fd": Suite._frechet,
-    "fid": Suite._frechet,
-    "sfid": Suite._frechet,
-    "is": Suite._inception_score,
-    "kid": Suite._kid,
-    "precision": Suite._precision_recall,
-    "recall": Suite._precision_recall,
-    "density": Suite._density_coverage,
-    "coverage": Suite._density_coverage,
-}

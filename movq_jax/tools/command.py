@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -224,7 +223,7 @@ def emit_json(record: Any, where: str | None) -> None:
     if where == STDOUT:
         print(to_json(record))
     elif where is not None:
-        write_text(Path(where), to_json(record) + "\n")
+        write_text(os.path.expanduser(where), to_json(record) + "\n")
 
 
 def to_json(record: Any) -> str:

@@ -4,31 +4,38 @@
 
 reads what `movq evaluate --json=FILE` wrote. The first file is what the others are
 compared with: `+` and `-` mark a mean that is better or worse beyond both intervals,
-`=` one that is not; a distance of sets has no interval and gets no mark. Numbers of
-another protocol, other weights or another reference are no comparison, and so are
-Fréchet distances of another number of images: they are refused, unless --force is
-given; then each of them is named.
+`=` one that is not; a distance of sets has no interval and gets no mark. Where a file
+has several protocols, the records of one protocol stand beside each other.
+
+Numbers that were made differently are no comparison: what each metric depends on, from
+protocol and weights to the reference and, of sets, the number of images, has to be the
+same. Else they are refused, unless --force is given; then each reason is named.
 """
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import movq_jax
 from movq_jax.errors import UserError
-from movq_jax.evaluation.metric_table import METRICS
+from movq_jax.evaluation.metric_table import METRICS, PRIOR, SETS
 from movq_jax.evaluation.metric_text import interval_text, value_text
-from movq_jax.tools import command
+from movq_jax.evaluation.protocols import said
+from movq_jax.tools import command, files
+from movq_jax.tools.compare_records import Record, read_records
 
 BETTER, WORSE, EQUAL, UNKNOWN = "+", "-", "=", ""
-_PROTOCOL = ("size", "resize", "crop", "rounding", "network", "network_resize")
-_BY_METRIC = {
-    "is": ("is_variant",),
-    "precision": ("precision_distance",),
-    "recall": ("precision_distance",),
+# Of a record of `nll`: what it depends on, besides the pixels.
+_LIKELIHOOD = {
+    "split": "of the split",
+    "tokenizer": "of indices of the tokenizer",
+    "preprocessing": "of images prepared by",
+    "maskings": "of as many maskings as",
+    "seed": "of maskings of the seed",
 }
+
+Entries = Sequence[tuple[str, Record]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,89 +50,144 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(
             "compare needs two records at least: movq compare a.json b.json"
         )
-    entries = [entry for path in args.records for entry in read_records(path)]
-    first, *others = entries
-    problems = [
-        f"{name}: {problem}"
-        for name, record in others
-        for problem in differences(first[1], record)
-    ]
+    if args.json not in (None, command.STDOUT):
+        inputs = [Path(path).expanduser() for path in args.records]
+        files.refuse_same_file({"--json": Path(args.json).expanduser()}, inputs)
+    groups, alone = _groups([(path, read_records(path)) for path in args.records])
+    records = [_record(name, entries, alone) for name, entries in groups.items()]
+    problems = [problem for record in records for problem in record["not_comparable"]]
     if problems and not args.force:
+        first = next(iter(groups.values()))[0][0]
         raise UserError(
-            f"not to be compared with {first[0]}: {'; '.join(problems)} (--force shows "
+            f"not to be compared with {first}: {'; '.join(problems)} (--force shows "
             "them side by side all the same)"
         )
-    record = {
-        "tool": "compare",
-        "version": movq_jax.__version__,
-        "records": [name for name, _ in entries],
-        "not_comparable": problems,
-        "metrics": compare(entries),
-    }
-    command.emit_json(record, args.json)
-    print(_text(record), file=command.human_stream(args.json))
+    whole = records[0]
+    if len(records) > 1:
+        whole = {"tool": "compare", "version": movq_jax.__version__, "results": records}
+    command.emit_json(whole, args.json)
+    text = "\n\n".join(_text(record) for record in records)
+    print(text, file=command.human_stream(args.json))
 
 
-def read_records(path: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the records of a file, each with what it is called.
+def _groups(
+    read: Sequence[tuple[str, list[Record]]],
+) -> tuple[dict[str, Entries], list[str]]:
+    """Return what stands beside each other, and what is in one file alone.
 
     Raises:
-        UserError: the file is not what `movq evaluate` writes.
+        UserError: the files have no protocol in common.
     """
-    try:
-        record = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    several = record.get("results") if isinstance(record, dict) else None
-    found = several if isinstance(several, list) and several else [record]
-    for one in found:
-        _check_record(path, one)
-    if several is None:
-        return [(path, record)]
-    return [(f"{path} {one['protocol']['name']}", one) for one in found]
+    if all(len(records) == 1 for _, records in read):
+        return {"": [(path, records[0]) for path, records in read]}, []
+    groups: dict[str, list[tuple[str, Record]]] = {}
+    for path, records in read:
+        for record in records:
+            name = (record["protocol"] or {}).get("name", "none")
+            groups.setdefault(name, []).append((path, record))
+    alone = [
+        f"the protocol {name} is in {entries[0][0]} alone"
+        for name, entries in groups.items()
+        if len(entries) == 1
+    ]
+    common = {name: entries for name, entries in groups.items() if len(entries) > 1}
+    if not common:
+        raise UserError(f"the files have no protocol in common: {'; '.join(alone)}")
+    return common, alone
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Say why the numbers of two records are not to be compared; [] if they are."""
+def _record(name: str, entries: Entries, notes: Sequence[str]) -> Record:
+    """Return the comparison of the records of a group."""
+    (_, first), *others = entries
+    differing = [(path, differences(first, record)) for path, record in others]
+    return {
+        "tool": "compare",
+        "version": movq_jax.__version__,
+        **({"protocol": name} if name else {}),
+        "records": [path for path, _ in entries],
+        "notes": list(notes),
+        "not_comparable": [
+            f"{path}: {', '.join(metrics)}{': ' if metrics else ''}{reason}"
+            for path, reasons in differing
+            for reason, metrics in reasons.items()
+        ],
+        "metrics": compare(entries),
+    }
+
+
+def differences(a: Record, b: Record) -> dict[str, list[str]]:
+    """Say why numbers of two records are not to be compared: reason -> metrics."""
     shared = [name for name in a["metrics"] if name in b["metrics"]]
-    keys = list(_PROTOCOL)
+    if not shared:
+        ours, theirs = (", ".join(x["metrics"]) or "none" for x in (a, b))
+        return {f"it has no metric in common ({theirs}, not {ours})": []}
+    found: dict[str, list[str]] = {}
     for name in shared:
-        keys += [key for key in _BY_METRIC.get(name, ()) if key not in keys]
-    said = [
-        f"its protocol has {key} {_said(b['protocol'].get(key))}, not "
-        f"{_said(a['protocol'].get(key))}"
-        for key in keys
-        if a["protocol"].get(key) != b["protocol"].get(key)
-    ]
-    said += [
-        f"it has other weights of {network}"
-        for network, digits in a["networks"].items()
-        if b["networks"].get(network, digits) != digits
-    ]
-    references = [record.get("reference") or {} for record in (a, b)]
-    digits = [reference.get("fingerprint") for reference in references]
-    if None not in digits and digits[0] != digits[1]:
-        ours, theirs = (reference.get("name") for reference in references)
-        which = f"{theirs}, not {ours}" if ours != theirs else f"{ours}, but changed"
-        said.append(f"it is compared with other images ({which})")
-    frechet = [name for name in shared if name in METRICS and METRICS[name].is_frechet]
-    counts = [[r["metrics"][name]["count"] for name in frechet] for r in (a, b)]
-    if counts[0] != counts[1]:
-        said.append(
-            f"{' and '.join(METRICS[name].title for name in frechet)} of "
-            f"{counts[1][0]:,} images, not {counts[0][0]:,}: the bias is another"
+        for reason in _reasons(name, a, b):
+            found.setdefault(reason, []).append(name)
+    return found
+
+
+def _reasons(name: str, a: Record, b: Record) -> Iterator[str]:
+    """Yield why the numbers of one metric in two records are not to be compared."""
+    metric = METRICS[name]
+    ours, theirs = a["metrics"][name], b["metrics"][name]
+    if metric.kind == PRIOR:
+        yield from _reasons_of_likelihood(ours, theirs)
+        return
+    keys = list(metric.looks_at)
+    if a.get("model") and b.get("model"):
+        keys.append("rounding")  # of a model's output; stored images are uint8 already
+    for key in keys:
+        mine, its = (record["protocol"].get(key) for record in (a, b))
+        if mine != its:
+            yield f"its protocol has {key} {said(its)}, not {said(mine)}"
+    digits = [record["networks"].get(metric.network) for record in (a, b)]
+    if digits[0] != digits[1]:
+        yield f"it has other weights of {metric.network}"
+    if "reference" in ours:
+        yield from _reasons_of_reference(
+            *(x["reference"][x["metrics"][name]["reference"]] for x in (a, b))
         )
-    return said
+    if metric.kind == SETS and name != "kid" and ours["count"] != theirs["count"]:
+        # Of KID alone the mean does not depend on the number.
+        few, many = theirs["count"], ours["count"]
+        yield f"of {few:,} images, not {many:,}: the bias is another"
+    if ours.get("subset_size") != theirs.get("subset_size"):
+        yield f"subsets of {theirs.get('subset_size')}, not {ours.get('subset_size')}"
+
+
+def _reasons_of_reference(ours: Record, theirs: Record) -> Iterator[str]:
+    if ours["fingerprint"] == theirs["fingerprint"]:
+        return
+    which = f"{theirs['name']}, not {ours['name']}"
+    if ours["name"] == theirs["name"]:
+        which = f"{ours['name']}, but changed"
+    yield f"it is compared with other images ({which})"
+
+
+def _reasons_of_likelihood(ours: Record, theirs: Record) -> Iterator[str]:
+    said_before = False
+    for key, text in _LIKELIHOOD.items():
+        # Only a masked prior has maskings: its bound may stand beside exact numbers.
+        if key in ours and key in theirs and ours[key] != theirs[key]:
+            said_before = True
+            yield f"{text} {theirs[key]!s:.60}, not {ours[key]!s:.60}"
+    if ours["fingerprint"] != theirs["fingerprint"] and not said_before:
+        yield "of other images, though the split is called the same"
 
 
 def compare(
-    entries: Sequence[tuple[str, Mapping[str, Any]]],
+    entries: Entries,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return for each metric an entry a record: value, low, high and mark."""
     names = dict.fromkeys(name for _, record in entries for name in record["metrics"])
     first = entries[0][1]["metrics"]
+    # What is not to be compared gets no mark, nor does the first.
+    unlike = [set(names)]
+    for _, record in entries[1:]:
+        reasons = differences(entries[0][1], record).values()
+        unlike.append({name for metrics in reasons for name in metrics})
     return {
         name: [
             {
@@ -134,7 +196,7 @@ def compare(
                     for key in ("value", "low", "high", "std", "count")
                 },
                 "mark": UNKNOWN
-                if number == 0
+                if name in unlike[number]
                 else mark(first.get(name), record["metrics"].get(name)),
             }
             for number, (_, record) in enumerate(entries)
@@ -154,43 +216,25 @@ def mark(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> str:
     return BETTER if (b_low > a_high) == a["higher_is_better"] else WORSE
 
 
-def _check_record(path: str, record: Any) -> None:
-    wanted = {"protocol": dict, "networks": dict, "metrics": dict}
-    ok = isinstance(record, dict) and record.get("tool") == "evaluate"
-    ok = ok and all(isinstance(record.get(key), kind) for key, kind in wanted.items())
-    ok = ok and all(
-        isinstance(found, dict) and {"value", "count", "higher_is_better"} <= set(found)
-        for found in record["metrics"].values()
-    )
-    if not ok or "name" not in record["protocol"]:
-        raise UserError(
-            f"{path} is not what `movq evaluate --json=FILE` writes: make it again"
-        )
-
-
 def _text(record: Mapping[str, Any]) -> str:
+    lines = [f"protocol {record['protocol']}"] if "protocol" in record else []
     cells = [["metric", *record["records"]]]
     for name, found in record["metrics"].items():
-        row = [METRICS[name].title if name in METRICS else name]
+        row = [METRICS[name].title]
         for one in found:
             interval = interval_text(name, one)
             text = value_text(name, one["value"])
             row.append(f"{text} ({interval}) {one['mark']}".replace(" ()", "").strip())
         cells.append(row)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
+    lines += [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
         for row in cells
     ]
+    lines += [f"note: {note}" for note in record["notes"]]
     lines += [f"NOT COMPARABLE: {problem}" for problem in record["not_comparable"]]
     lines.append(f"{BETTER} better, {WORSE} worse, {EQUAL} within the intervals")
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return " ".join(str(part) for part in value.values())
-    return str(value)
 
 
 def _parser() -> command.ArgumentParser:

@@ -1,6 +1,6 @@
 """Judge images, a tokenizer or a prior: PSNR to FID, by a protocol with a name.
 
-    movq evaluate --images=out/reconstructions --reference=photos/ --metrics=psnr,ssim
+    movq evaluate --images=out/reconstructions --reference=photos/ --image-size=whole
     movq evaluate --model=runs/a --dataset=coco/2017 --metrics=psnr,lpips_vgg,fid
     movq evaluate --model=runs/p --dataset=coco/2017 --num=50000 --metrics=fid,is
     movq evaluate --images=samples.npz --reference=VIRTUAL_imagenet256_labeled.npz \\
@@ -11,17 +11,17 @@ images. Both carry the protocol: number of images, resize and crop, rounding, ne
 and its weights, reference. docs/evaluation.md has the protocols and what each metric
 is.
 
-Metrics of pairs match two folders by the files' names, npz files and datasets by their
-order. A tokenizer's images are compared with what it got. `nll` is of a prior: bits a
-token of a split, as in training. Images go by one batch at a time; but kid, precision,
-recall, density and coverage keep 8 kB of each. An image that cannot be used is named
-and left out, and the exit code is 4.
+Metrics of pairs match folders and datasets by the files' names, npz files by their
+order. Images are resized and cut as the protocol says, but for --image-size=whole. A
+tokenizer's images are compared with what it got. `nll` is of a prior: bits a token of a
+split, as in training. Images go by one batch at a time; but kid, precision, recall,
+density and coverage keep 8 kB of each. An image that cannot be used is named and left
+out, and the exit code is 4.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = evaluate_flags.make_parser(__doc__).parse_args(argv)
     evaluate_flags.check(args)
     # Only now: networks are behind all that, and --help need not wait for jax.
-    from movq_jax.evaluation import evaluation_page, reference_files
     from movq_jax.evaluation.networks import Networks
     from movq_jax.tools.evaluate_plan import make_plan
 
@@ -68,22 +67,44 @@ def main(argv: Sequence[str] | None = None) -> None:
         refusals.raise_if_any()
         raise UserError(f"there is no image in {plan.source.name}")
     records = _records(args, plan, suites, networks, nll, refusals)
+    whole = records[0] if len(records) == 1 else _together(records)
+    try:
+        command.emit_json(whole, args.json)
+    finally:  # what took long is seen, even where it cannot be written
+        print(_text(records), file=command.human_stream(args.json), flush=True)
+    _write_files(args, suites, records, networks)
+    _raise_if_missing(records)
+    refusals.raise_if_any()
+
+
+def _write_files(
+    args: argparse.Namespace,
+    suites: Sequence[Any],
+    records: Sequence[dict[str, Any]],
+    networks: Any,
+) -> None:
+    """Write all but the record and the table, which come first."""
+    from movq_jax.evaluation import evaluation_page, per_image, reference_files
+    from movq_jax.evaluation.metric_text import images_text
+
+    places = evaluate_flags.outputs(args)
+    if args.per_image:
+        per_image.write_csv(places["--per-image"], *suites[0].per_image())
     if args.save_statistics:
         reference_files.write_statistics(
-            Path(args.save_statistics).expanduser(),
+            places["--save-statistics"],
             suites[0].statistics,
             protocol=suites[0].protocol.as_record(),
             networks=networks.fingerprints,
         )
-    whole = records[0] if len(records) == 1 else _together(records)
-    command.emit_json(whole, args.json)
+        print(
+            f"the statistics of {images_text(suites[0].count)} are in "
+            f"{places['--save-statistics']}",
+            file=command.human_stream(args.json),
+        )
     if args.html:
         worst = [suite.worst() for suite in suites] or [{}]
-        page = evaluation_page.make_html(records, worst)
-        write_text(Path(args.html).expanduser(), page)
-    print(_text(records), file=command.human_stream(args.json))
-    _raise_if_missing(records)
-    refusals.raise_if_any()
+        write_text(places["--html"], evaluation_page.make_html(records, worst))
 
 
 def _suites(args: argparse.Namespace, plan: Any, networks: Any) -> list[Any]:
@@ -95,9 +116,15 @@ def _suites(args: argparse.Namespace, plan: Any, networks: Any) -> list[Any]:
     if plan.source is None:
         return []
     metrics = [m for m in plan.metrics if m not in of_kind(plan.metrics, PRIOR)]
-    counts = [len(plan.source)]
-    counts += [len(plan.reference)] if plan.reference is not None else []
-    check_counts(metrics, min(counts), kid_subset=args.kid_subset)
+    others = len(plan.reference) if plan.reference is not None else None
+    for protocol in plan.protocols:
+        check_counts(
+            metrics,
+            len(plan.source),
+            others,
+            is_variant=protocol.is_variant,
+            kid_subset=args.kid_subset,
+        )
     nothing = not plan.partnered and plan.reference is None and plan.file is None
     suites = [
         Suite(
@@ -191,40 +218,52 @@ def _records(
 ) -> list[dict[str, Any]]:
     """Return one a protocol: the numbers, and all that they depend on."""
     records = []
-    for protocol, suite in zip(
-        plan.protocols, suites or [None] * len(plan.protocols), strict=True
-    ):
+    # Of nll alone there is one without a protocol: the run prepared its images.
+    for suite in suites or [None]:
         metrics = suite.compute() if suite else {}
-        warnings = suite.warnings() if suite else []
         if nll is not None:
             metrics["nll"] = nll
-        if len(plan.protocols) > 1:
-            warnings.append("numbers of different protocols are not to be compared")
-        enlarged = plan.source.enlarged[protocol.name] if plan.source else 0
-        if enlarged:
-            images = "1 image was" if enlarged == 1 else f"{enlarged} images were"
-            warnings.append(
-                f"{images} smaller than {protocol.size} pixels and enlarged: "
-                "--image-size=whole takes images as they are"
-            )
         records.append(
             {
                 "tool": "evaluate",
                 "version": movq_jax.__version__,
-                "protocol": protocol.as_record(),
+                "protocol": suite.protocol.as_record() if suite else None,
                 "model": _model_record(args, plan),
                 "num_images": suite.count if suite else nll["count"],
                 "images": {"name": (plan.source or plan.split).name},
-                "reference": _reference_record(plan, suite),
+                "reference": _reference_record(plan, suite) if suite else {},
                 "networks": dict(networks.fingerprints),
                 "metrics": {m: metrics[m] for m in plan.metrics if m in metrics},
-                "warnings": warnings,
+                "warnings": _warnings(plan, suite) if suite else [],
                 "refused": refusals.as_records(),
             }
         )
-        if not suites:
-            break  # nll has no protocol but that of the run
     return records
+
+
+def _warnings(plan: Any, suite: Any) -> list[str]:
+    from movq_jax.evaluation.metric_text import DIFFERENT_PROTOCOLS, images_text
+
+    protocol = suite.protocol
+    said = [*suite.warnings(), *plan.notes]
+    enlarged, resized = (
+        counts[protocol.name] for counts in (plan.source.enlarged, plan.source.resized)
+    )
+    if resized:
+        pairs = "1 pair was" if resized == 1 else f"{resized:,} pairs were"
+        said.append(
+            f"{pairs} resized or cut to {protocol.size} x {protocol.size}: "
+            "--image-size=whole compares images as they are, as `movq reconstruct` does"
+        )
+    if enlarged:
+        were = "was" if enlarged == 1 else "were"
+        said.append(
+            f"{images_text(enlarged)} {were} smaller than {protocol.size} pixels and "
+            "enlarged: --image-size=whole takes images as they are"
+        )
+    if len(plan.protocols) > 1:
+        said.append(DIFFERENT_PROTOCOLS)
+    return said
 
 
 def _model_record(args: argparse.Namespace, plan: Any) -> dict[str, Any] | None:
@@ -238,20 +277,20 @@ def _model_record(args: argparse.Namespace, plan: Any) -> dict[str, Any] | None:
     }
     if plan.is_prior and args.num is not None:
         chosen = plan.model.chosen(**sampling_flags.options(args))
-        record["sampling"] = {"num": args.num, "seed": args.seed, **chosen}
+        record["sampling"] = {"num": args.num, "seed": args.seed or 0, **chosen}
     return record
 
 
-def _reference_record(plan: Any, suite: Any) -> dict[str, Any] | None:
-    if plan.reference_name is None or suite is None:
-        return None
+def _reference_record(plan: Any, suite: Any) -> dict[str, dict[str, Any]]:
+    """Return what metrics compared with, by what they call it in `reference`."""
+    from movq_jax.evaluation.suite import STATISTICS
+
     record = {
-        "name": plan.reference_name,
-        "count": suite.reference_count,
-        "fingerprint": suite.reference_fingerprint,
+        kind: {"name": plan.names[kind], **found}
+        for kind, found in suite.references().items()
     }
-    if plan.file is not None:
-        record["protocol"] = plan.file.protocol or "unknown"
+    if STATISTICS in record:
+        record[STATISTICS]["protocol"] = plan.file.protocol or "unknown"
     return record
 
 
@@ -266,19 +305,20 @@ def _together(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _text(records: Sequence[dict[str, Any]]) -> str:
     """Return the tables as people read them on a terminal."""
-    from movq_jax.evaluation.metric_text import COLUMNS, notes_of, rows_of
+    from movq_jax.evaluation import metric_text
 
     lines = []
     for record in records:
-        protocol = record["protocol"]
-        lines.append(f"protocol {protocol['name']}, {record['num_images']:,} images")
-        cells = [list(COLUMNS), *rows_of(record)]
+        images = metric_text.images_text(record["num_images"])
+        lines.append(f"{metric_text.title_of(record)}, {images}")
+        rows = metric_text.rows_of(record)
+        cells = [list(metric_text.COLUMNS), *rows] if rows else []
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for name, *rest in cells:
             row = [name.ljust(widths[0])]
             row += [t.rjust(w) for t, w in zip(rest, widths[1:], strict=True)]
             lines.append("  ".join(row).rstrip())
-        lines += [f"note: {note}" for note in notes_of(record)]
+        lines += [f"note: {note}" for note in metric_text.notes_of(record)]
         lines.append("")
     return "\n".join(lines[:-1])
 

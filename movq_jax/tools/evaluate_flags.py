@@ -1,6 +1,9 @@
 """The flags of `movq evaluate`, and what they mean together."""
 
 import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 from movq_jax.atomic import check_writable
 from movq_jax.errors import UserError
@@ -12,7 +15,7 @@ from movq_jax.evaluation.metric_table import (
     of_kind,
     read_names,
 )
-from movq_jax.tools import command, image_data, sampling_flags
+from movq_jax.tools import command, files, image_data, sampling_flags
 
 DEFAULT_METRICS = "psnr,ssim"
 
@@ -28,10 +31,9 @@ def make_parser(description: str) -> command.ArgumentParser:
     )
     parser.add_argument(
         "--protocol",
-        default="default",
         metavar="A,B",
         help="default, titok, taming, clean, adm, pytorch_fid, torch_fidelity; of "
-        "several, each image is read once (default: %(default)s)",
+        "several, each image is read once (default: default)",
     )
     parser.add_argument(
         "--image-size",
@@ -47,8 +49,15 @@ def make_parser(description: str) -> command.ArgumentParser:
         help="write the statistics of the images, for --reference",
     )
     parser.add_argument("--html", metavar="FILE", help="write a page with the worst")
+    parser.add_argument(
+        "--per-image",
+        metavar="FILE.csv",
+        help="write the numbers of each image, of metrics of pairs",
+    )
     command.add_json_flag(parser)
     sampling_flags.add_flags(parser)
+    # None tells whether it was given: images that are there have no use for a seed.
+    parser.set_defaults(seed=None)
     return parser
 
 
@@ -65,22 +74,38 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--split and --data-dir are of a dataset: give --dataset")
     if args.num is not None and args.model is None:
         raise UserError("--num is of a prior's samples; --max-images takes the first N")
-    for flag in ("save_statistics", "html"):
-        if getattr(args, flag) is not None:
-            check_writable(getattr(args, flag))
+    if args.kid_subset < 2:
+        raise UserError("--kid-subset is at least 2: KID compares images of a subset")
+    for place in outputs(args).values():
+        check_writable(place)
+    files.refuse_same_file(outputs(args), [])
+    for flag in ("save_statistics", "per_image"):
+        if getattr(args, flag) is not None and len(protocol_names(args)) > 1:
+            flag = sampling_flags.flag(flag)
+            raise UserError(f"{flag} is of one protocol: name one in --protocol")
     if args.save_statistics is None:
         return
     if not args.save_statistics.endswith(".npz"):
         raise UserError(f"--save-statistics={args.save_statistics} must end with .npz")
     if args.model is not None:
         raise UserError("--save-statistics is of images that are there, not of a model")
-    if len(protocol_names(args)) > 1:
-        raise UserError("--save-statistics is of one protocol: name one in --protocol")
+
+
+def outputs(args: argparse.Namespace) -> dict[str, Path]:
+    """Return the files that are to be written, by their flags."""
+    flags = ("json", "html", "per_image", "save_statistics")
+    given = {sampling_flags.flag(flag): getattr(args, flag) for flag in flags}
+    return {
+        flag: Path(os.path.expanduser(place))
+        for flag, place in given.items()
+        if place not in (None, command.STDOUT)
+    }
 
 
 def protocol_names(args: argparse.Namespace) -> list[str]:
     """Return the names in `--protocol`, each once, spelt with underscores."""
-    names = [name.strip().replace("-", "_") for name in args.protocol.split(",")]
+    text = "default" if args.protocol is None else args.protocol
+    names = [name.strip().replace("-", "_") for name in text.split(",")]
     return list(dict.fromkeys(name for name in names if name))
 
 
@@ -94,17 +119,21 @@ def metrics_of(args: argparse.Namespace, *, prior: bool) -> tuple[str, ...]:
         raise UserError("which statistics? Name metrics, such as --metrics=fid,sfid")
     metrics = read_names(args.metrics or ("nll" if prior else DEFAULT_METRICS))
     alone, pairs, sets = (of_kind(metrics, kind) for kind in (PRIOR, PAIRS, SETS))
-    if alone and not (prior and args.dataset):
+    if prior:
+        _check_prior(args, metrics)
+    elif alone:
         raise UserError(f"{alone[0]} is of a prior: give its --model, and --dataset")
-    if prior and pairs:
+    _check_sampling(args, drawn=prior and bool(sets), prior=prior)
+    if args.save_statistics and not any(METRICS[name].is_frechet for name in sets):
         raise UserError(
-            f"{pairs[0]} compares an image with its partner, and a prior's samples "
-            "have none: ask for metrics of sets, such as --metrics=fid"
+            f"there are no statistics of {', '.join(metrics)} to save: name a Fréchet "
+            "distance in --metrics, such as fid, sfid or squeezenet_fd"
         )
-    if prior and sets and args.num is None:
-        raise UserError(f"{sets[0]} needs samples of the prior: --num=N tells how many")
-    if prior and not sets and args.num is not None:
-        raise UserError(f"--num samples have no use for {', '.join(metrics)}")
+    if args.per_image and not pairs:
+        raise UserError(
+            f"{', '.join(metrics)} has no numbers of single images for --per-image: "
+            "ask for metrics of pairs, such as --metrics=psnr,ssim"
+        )
     has_reference = args.reference or args.model or (args.images and args.dataset)
     if prior:
         has_reference = args.reference or args.dataset
@@ -116,6 +145,50 @@ def metrics_of(args: argparse.Namespace, *, prior: bool) -> tuple[str, ...]:
             f"{pairs[0]} compares images with a reference: give --reference"
         )
     return metrics
+
+
+def _check_prior(args: argparse.Namespace, metrics: Sequence[str]) -> None:
+    alone, pairs, sets = (of_kind(metrics, kind) for kind in (PRIOR, PAIRS, SETS))
+    if args.images is not None:
+        raise UserError(
+            f"--model={args.model} is a prior, which draws images: leave out --images, "
+            "and give --dataset or --reference to compare with"
+        )
+    if pairs:
+        raise UserError(
+            f"{pairs[0]} compares an image with its partner, and a prior's samples "
+            "have none: ask for metrics of sets, such as --metrics=fid"
+        )
+    if sets and args.num is None:
+        raise UserError(f"{sets[0]} needs samples of the prior: --num=N tells how many")
+    if not sets and args.num is not None:
+        raise UserError(
+            f"--num samples have no use for {', '.join(metrics)}: ask for metrics of "
+            "sets, such as --metrics=fid, or leave out --num"
+        )
+    if alone and not args.dataset:
+        raise UserError(f"{alone[0]} is of the images of a split: give --dataset")
+    if not sets and args.protocol is not None:
+        raise UserError(
+            f"--protocol has no use for {', '.join(metrics)}: images are prepared as "
+            "in the prior's training; leave it out"
+        )
+
+
+def _check_sampling(args: argparse.Namespace, *, drawn: bool, prior: bool) -> None:
+    """Refuse flags of drawing where nothing is drawn."""
+    if drawn:
+        return
+    given = [name for name in ("num", "seed") if getattr(args, name) is not None]
+    given = [*sampling_flags.options(args), *given]
+    if given:
+        flag = sampling_flags.flag(given[0])
+        hint = (
+            "ask for metrics of sets, such as --metrics=fid"
+            if prior
+            else ("give its --model")
+        )
+        raise UserError(f"{flag} tells how a prior draws: {hint}, or leave it")
 
 
 def _check_sides(args: argparse.Namespace) -> None:
@@ -201,4 +274,4 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
 
 def _image_size(text: str) -> int:
     """Read a side; 0 is 'whole'."""
-    return 0 if text == image_data.WHOLE else command.positive_int(text)
+    return 0 if text == image_data.WHOLE else image_data.image_side(text)

@@ -1,5 +1,6 @@
 """How unlikely the images of a split are to a prior, as `main --mode=eval` has it."""
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,9 @@ def likelihood(
 ) -> dict[str, Any]:
     """Return the record of `nll`: bits a token and an image, with intervals.
 
+    It has all that they depend on: the split, the hash of its prepared pixels, the
+    tokenizer, and of a masked prior seed and number of maskings.
+
     Exact for an autoregressive prior; for a masked one the mean of its bound over some
     maskings an image. What is masked depends on the run's seed and the image's number
     in the split, as in training: with the whole split the numbers are those of
@@ -43,13 +47,14 @@ def likelihood(
     """
     labels = images.labels()
     _check_labels(prior, labels, images.name)
-    ids, kept = [], []
+    ids, kept, seen = [], [], hashlib.sha256()
     numbered = enumerate(images.items(refuse))
     readable = ((i, item) for i, item in numbered if item is not None)
     for chunk in in_chunks(readable, CHUNK):
         prepared = [prepare(item.image) for _, item in chunk]
         for (_, item), image in zip(chunk, prepared, strict=True):
             _check_size(prior, image, item.name)
+            seen.update(np.ascontiguousarray(image).tobytes())
         ids.append(prior.tokenizer.encode(np.stack(prepared)))
         kept += [number for number, _ in chunk]
         advance(len(chunk))
@@ -65,6 +70,11 @@ def likelihood(
         seed=seed,
     ).total
     record = _record(np.asarray(nats, np.float64) / math.log(2), prior.tokens.units)
+    record |= {
+        "split": images.name,
+        "fingerprint": seen.hexdigest(),
+        "tokenizer": prior.tokenizer.fingerprint,
+    }
     if prior.kind == "masked":
         record |= {"maskings": samples, "seed": seed}
     return record

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,19 +12,19 @@ from movq_jax import compilation_cache
 from movq_jax.data.sources import open_split
 from movq_jax.errors import UserError
 from movq_jax.evaluation import reference_files
+from movq_jax.evaluation.image_pairs import in_pairs
 from movq_jax.evaluation.image_sets import (
     DatasetImages,
     FileImages,
     ImageSet,
     NpzImages,
-    in_pairs,
 )
 from movq_jax.evaluation.metric_table import PAIRS, SETS, of_kind
 from movq_jax.evaluation.protocols import Protocol, find_protocol
 from movq_jax.evaluation.reference_files import ReferenceFile
-from movq_jax.tools import evaluate_flags, image_data, sampling_flags
+from movq_jax.evaluation.suite import STATISTICS
+from movq_jax.tools import evaluate_flags, files, image_data, sampling_flags
 from movq_jax.tools.evaluate_sources import Drawn, Reconstructed, Stored
-from movq_jax.tools.files import find_files
 
 # Nothing is written among the images, so no folder is to be left out.
 _NO_OUTPUT = Path("/dev/null")
@@ -41,7 +41,8 @@ class Plan:
         partnered: whether the source gives each image its partner.
         reference: another set that metrics of sets compare with; None: the partners,
             or a file's statistics, or nothing.
-        reference_name: of what they compare with, for people.
+        names: of what metrics compare with, by what the suite calls it.
+        notes: what a reader of the numbers has to know of the images.
         file: statistics of the reference, if a file of them was named.
         split: what `nll` is of.
         model: what `movq_jax.load` returns.
@@ -52,7 +53,8 @@ class Plan:
     source: Stored | Reconstructed | Drawn | None = None
     partnered: bool = False
     reference: ImageSet | None = None
-    reference_name: str | None = None
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
     file: ReferenceFile | None = None
     split: DatasetImages | None = None
     model: Any = None
@@ -77,42 +79,52 @@ def make_plan(args: argparse.Namespace) -> Plan:
         compilation_cache.enable()
         model = movq_jax.load(args.model, micro_batch=args.micro_batch)
     prior = hasattr(model, "sample")
-    given = sampling_flags.options(args)
-    if given and not prior:
-        flag = sampling_flags.flag(next(iter(given)))
-        raise UserError(
-            f"{flag} tells how a prior draws: give its --model, or leave it"
-        )
     metrics = evaluate_flags.metrics_of(args, prior=prior)
     protocols = [_with_size(p, args, model) for p in protocols]
     plan = Plan(metrics, protocols, model=model)
     if args.reference is not None:
-        plan.file, plan.reference = _open_reference(args)
-        plan.reference_name = ", ".join(args.reference)
+        stored_pairs = model is None and of_kind(metrics, PAIRS)
+        most = None if stored_pairs else args.max_images
+        plan.file, plan.reference = _open_reference(args.reference, most)
+        name = ", ".join(args.reference)
+        plan.names = dict.fromkeys((PAIRS, SETS, STATISTICS), name)
     if prior:
         _plan_prior(plan, args)
     elif model is not None:
         _plan_tokenizer(plan, args)
     else:
         _plan_images(plan, args)
+    files.refuse_same_file(evaluate_flags.outputs(args), _inputs(plan, args))
     return plan
 
 
+def _inputs(plan: Plan, args: argparse.Namespace) -> Iterator[Path]:
+    """Yield the files that are read, as far as a result could be meant for them."""
+    for images in (plan.source, plan.reference):
+        yield from () if images is None else images.paths
+    if plan.file is not None:
+        yield plan.file.path
+    for weights in (args.inception, args.squeezenet, args.lpips):
+        path = Path(weights).expanduser()
+        yield from path.iterdir() if weights and path.is_dir() else [path]
+    if args.model is not None:
+        folder = Path(args.model).expanduser()
+        # A run's folder is where results may well go: beside, not over, what it has.
+        yield from (folder / name for name in ("config.json", "metrics.jsonl"))
+        yield from (folder / "model").rglob("*")
+        yield from folder.glob("*.safetensors")
+
+
 def _plan_prior(plan: Plan, args: argparse.Namespace) -> None:
-    if args.images is not None:
-        raise UserError(
-            f"--model={args.model} is a prior, which draws images: leave out --images, "
-            "and give --dataset or --reference to compare with"
-        )
     options = sampling_flags.options(args)
     sampling_flags.check_options(plan.model, options)
-    dataset = _open_dataset(args) if args.dataset is not None else None
+    dataset = _open_dataset(args, args.max_images) if args.dataset else None
     if "nll" in plan.metrics:
         plan.split = dataset
     if of_kind(plan.metrics, SETS):
-        plan.source = Drawn(plan.model, args.num, args.seed, options)
+        plan.source = Drawn(plan.model, args.num, args.seed or 0, options)
         if args.reference is None and dataset is not None:
-            plan.reference, plan.reference_name = dataset, dataset.name
+            plan.reference, plan.names = dataset, {SETS: dataset.name}
 
 
 def _plan_tokenizer(plan: Plan, args: argparse.Namespace) -> None:
@@ -122,38 +134,39 @@ def _plan_tokenizer(plan: Plan, args: argparse.Namespace) -> None:
             "reconstructions are judged"
         )
     if args.dataset is not None:
-        images = _open_dataset(args)
+        images = _open_dataset(args, args.max_images)
     else:
         images = _open_images(args.images, args.max_images)
     plan.source, plan.partnered = Reconstructed(plan.model, images), True
-    if args.reference is None:
-        plan.reference_name = images.name
+    # Metrics of pairs compare with what went in, whatever the others compare with.
+    plan.names = {SETS: images.name, **plan.names, PAIRS: images.name}
 
 
 def _plan_images(plan: Plan, args: argparse.Namespace) -> None:
-    dataset = _open_dataset(args) if args.dataset is not None else None
-    images = dataset
-    if args.images is not None:
-        images = _open_images(args.images, args.max_images)
-        if dataset is not None:
-            plan.reference, plan.reference_name = dataset, dataset.name
     pairs = of_kind(plan.metrics, PAIRS)
+    # The first N of pairs are taken once it is known which belong together.
+    most = None if pairs else args.max_images
+    images = _open_images(args.images, most) if args.images is not None else None
+    if args.dataset is not None:
+        dataset = _open_dataset(args, most)
+        if images is None:
+            images = dataset
+        else:
+            plan.reference = dataset
+            plan.names = dict.fromkeys((PAIRS, SETS), dataset.name)
     if not pairs:
         plan.source = Stored(images, micro_batch=args.micro_batch)
         return
     if plan.reference is None:
         raise UserError(
-            f"{pairs[0]} compares images with images, and {plan.reference_name} has "
+            f"{pairs[0]} compares images with images, and {plan.names[PAIRS]} has "
             "statistics alone: give the reference's images"
         )
-    some = args.max_images is not None
-    images, partners = in_pairs(images, plan.reference, some=some)
+    images, partners, note = in_pairs(images, plan.reference, args.max_images)
+    plan.notes += [note] if note else []
     # The partners are the reference set: one pass over both does.
-    plan.source, plan.partnered = (
-        Stored(images, partners, micro_batch=args.micro_batch),
-        True,
-    )
-    plan.reference = None
+    plan.source = Stored(images, partners, micro_batch=args.micro_batch)
+    plan.partnered, plan.reference = True, None
 
 
 def _with_size(protocol: Protocol, args: argparse.Namespace, model: Any) -> Protocol:
@@ -175,26 +188,26 @@ def _size_of(model: Any, path: str) -> int | None:
 
 
 def _open_reference(
-    args: argparse.Namespace,
+    texts: Sequence[str], most: int | None
 ) -> tuple[ReferenceFile | None, ImageSet | None]:
     """The statistics that `--reference` names, and its images, as far as there are."""
-    path = _npz(args.reference)
+    path = _npz(texts)
     if path is None or not reference_files.has_statistics(path):
-        return None, _open_images(args.reference, args.max_images)
+        return None, _open_images(texts, most)
     file = reference_files.read_statistics(path)
     if not file.has_images:
         return file, None
-    return file, NpzImages(path, args.max_images)
+    return file, NpzImages(path, most)
 
 
 def _open_images(texts: Sequence[str], most: int | None) -> ImageSet:
     path = _npz(texts)
     if path is not None:
         return NpzImages(path, most)
-    files = find_files(texts, output=_NO_OUTPUT)
+    found = files.find_files(texts, output=_NO_OUTPUT)
     # By path, as others sort them: blocks and subsets of images depend on the order.
-    files = sorted(files, key=lambda file: file.path.as_posix())
-    pairs = [(file.path, file.name) for file in files]
+    found = sorted(found, key=lambda file: file.path.as_posix())
+    pairs = [(file.path, file.name) for file in found]
     return FileImages(", ".join(texts), pairs[:most])
 
 
@@ -204,7 +217,7 @@ def _npz(texts: Sequence[str]) -> Path | None:
     return path if len(texts) == 1 and path.suffix.lower() == ".npz" else None
 
 
-def _open_dataset(args: argparse.Namespace) -> DatasetImages:
+def _open_dataset(args: argparse.Namespace, most: int | None) -> DatasetImages:
     place = SimpleNamespace(dataset=args.dataset, data_dir=args.data_dir or "")
     source = open_split(place, args.split or image_data.SPLIT)
-    return DatasetImages(source, args.max_images)
+    return DatasetImages(source, most)

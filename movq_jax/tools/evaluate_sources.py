@@ -33,6 +33,8 @@ class Stored:
     Attributes:
         name: for people.
         enlarged: how many images each protocol had to make pixels up for, by its name.
+        resized: how many pairs each protocol resized or cut.
+        paths: of the files that are read.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Stored:
         """
         self.name = images.name
         self.enlarged: Counter[str] = Counter()
+        self.resized: Counter[str] = Counter()
+        self.paths = [*images.paths, *(partners.paths if partners is not None else ())]
         self._images, self._partners = images, partners
         self._chunk = chunk_size(micro_batch or 1)
 
@@ -76,9 +80,11 @@ class Stored:
         """Return a chunk as `protocol` looks at it."""
         judged = []
         for item, partner in chunk:
-            self.enlarged[protocol.name] += protocol.enlarges(item.image)
-            other = None if partner is None else protocol.prepare(partner.image)
-            judged.append(Judged(item.name, protocol.prepare(item.image), other))
+            both = [x.image for x in (item, partner) if x is not None]
+            self.enlarged[protocol.name] += sum(map(protocol.enlarges, both))
+            if partner is not None:
+                self.resized[protocol.name] += any(map(protocol.changes, both))
+            judged.append(Judged(item.name, *map(protocol.prepare, both)))
         return judged
 
 
@@ -88,6 +94,8 @@ class Reconstructed:
     def __init__(self, tok: Any, images: ImageSet) -> None:
         """Take what `movq_jax.load` returns, and images of any sizes."""
         self.name = f"reconstructions of {images.name}"
+        self.resized: Counter[str] = Counter()  # of what is made here nothing is
+        self.paths = images.paths
         self._tok = tok
         self._stored = Stored(images, micro_batch=tok.micro_batch)
 
@@ -138,6 +146,8 @@ class Drawn:
         """Take what `movq_jax.load` returns, and how many images to draw, and how."""
         self.name = f"{num:,} samples of seed {seed}"
         self.enlarged: Counter[str] = Counter()
+        self.resized: Counter[str] = Counter()
+        self.paths = ()
         self._prior, self._num, self._seed = prior, num, seed
         self._options = options
 

@@ -5,7 +5,7 @@ import glob
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -115,6 +115,39 @@ def refuse_overwriting(
             )
 
 
+def refuse_same_file(outputs: Mapping[str, Path], inputs: Iterable[Path]) -> None:
+    """Let no result be written over an input, or over another result.
+
+    Args:
+        outputs: where results go, by their flags.
+        inputs: what is read.
+
+    Raises:
+        UserError: two are one file.
+    """
+    flags: dict[object, str] = {}
+    for flag, path in outputs.items():
+        other = flags.setdefault(_identity(path), flag)
+        if other != flag:
+            raise UserError(f"{flag} and {other} are one file, {path}: name two")
+    there = {_identity(path): flag for flag, path in outputs.items() if path.exists()}
+    if not there:
+        return  # what is not there yet is no input
+    for path in inputs:
+        flag = there.get(_identity(path))
+        if flag is not None:
+            raise UserError(f"{flag} would overwrite the input {path}: name another")
+
+
+def _identity(path: Path) -> object:
+    """What is the same of two names of one file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.resolve()
+    return found.st_dev, found.st_ino
+
+
 def check_places(outputs: Iterable[Path]) -> None:
     """Find out, before long work, whether files could be written there.
 
@@ -153,6 +186,14 @@ def _walk(root: Path, leave_out: Path) -> Iterator[tuple[Path, PurePosixPath]]:
         return
     for folder, folders, names in os.walk(root):
         here = Path(folder)
+        for name in folders:
+            # A link may lead back to where it lies.
+            if not name.startswith(".") and (here / name).is_symlink():
+                print(
+                    f"passed over: {here / name} is a link to a folder; name it itself "
+                    "to read it",
+                    file=sys.stderr,
+                )
         # In place: this is how os.walk is told where not to go.
         folders[:] = sorted(
             name

@@ -20,6 +20,7 @@ from movq_jax.tools.files import InputFile, find_files
 
 SPLIT = "validation"
 WHOLE = "whole"
+MAX_IMAGE_SIDE = 16384  # of what images are resized to: 800 MB a piece
 AS_THEY_ARE = "images as they are"
 
 
@@ -261,4 +262,14 @@ def _said(steps: Mapping[str, Any]) -> str:
 
 
 def _image_size(text: str) -> int | str:
-    return WHOLE if text == WHOLE else command.positive_int(text)
+    return WHOLE if text == WHOLE else image_side(text)
+
+
+def image_side(text: str) -> int:
+    """Read a side that images are resized and cut to."""
+    side = command.positive_int(text)
+    if side > MAX_IMAGE_SIDE:
+        raise argparse.ArgumentTypeError(
+            f"{text} is above {MAX_IMAGE_SIDE}, more than an image's side can be"
+        )
+    return side

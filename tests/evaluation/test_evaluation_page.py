@@ -2,7 +2,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 
+from movq_jax.evaluation import evaluation_page
 from movq_jax.evaluation.evaluation_page import make_html
+from movq_jax.evaluation.metric_text import DIFFERENT_PROTOCOLS
 from movq_jax.evaluation.pair_values import Shown
 from movq_jax.evaluation.protocols import find_protocol
 
@@ -17,7 +19,7 @@ def record(name="default", **changes):
         "model": None,
         "num_images": 12,
         "images": {"name": "<made>"},
-        "reference": {"name": "photos", "fingerprint": "abc"},
+        "reference": {"pairs": {"name": "photos", "fingerprint": "abc"}},
         "networks": {"inception": "def"},
         "metrics": {"psnr": {**found, "higher_is_better": True}},
         "warnings": ["biased"],
@@ -51,13 +53,50 @@ def test_the_page_has_it_all_inside():
 
 def test_several_protocols_and_refused_files():
     refused = [{"file": "x.png", "reason": "is empty"}]
-    records = [record(refused=refused), record("clean", refused=refused)]
+    warnings = [DIFFERENT_PROTOCOLS]
+    records = [record(refused=refused, warnings=warnings)]
+    other = {"pairs": {"name": "photos", "fingerprint": "of other crops"}}
+    records += [record("clean", warnings=warnings, reference=other)]
     text = make_html(records, [{}, {}])
-    assert "different protocols are not to be compared" in text
+    assert text.count("different protocols are not to be compared") == 1
+    assert "<td>abc</td>" in text and "of other crops" in text
     assert text.count("<h2>Protocol ") == 2 and "<h2>Refused</h2>" in text
     assert "as they are" in text and "is empty" in text
 
 
 def test_a_model_is_named():
-    model = {"path": "runs/a", "fingerprint": "123"}
-    assert "Evaluation of runs/a" in make_html([record(model=model)], [{}])
+    model = {"path": "runs/a", "fingerprint": "123", "protocol": {"step": 4500}}
+    model["sampling"] = {"seed": 77, "top_k": None}
+    text = make_html([record(model=model)], [{}])
+    assert "Evaluation of runs/a" in text and "4500" in text and "77" in text
+
+
+def test_bits_have_no_protocol():
+    nll = {"value": 5.5, "count": 3, "higher_is_better": False, "split": "coco train"}
+    found = record(protocol=None, reference={}, metrics={"nll": nll})
+    text = make_html([found], [{}])
+    assert "<h2>Likelihood</h2>" in text and "coco train" in text
+
+
+def test_names_that_cannot_be_written():
+    name = "a\nb\udcff"
+    worst = {"psnr": [Shown(name, PICTURE, PICTURE, 12.5)]}
+    text = make_html([record(images={"name": name})], [worst])
+    text.encode("utf-8")
+    assert "a\ufffdb\ufffd   12.500" in text
+
+
+def test_what_the_two_sides_are_called(monkeypatch):
+    seen = []
+    grid = evaluation_page.comparison_grid
+
+    def noting(*args, titles, **keywords):
+        seen.append(titles)
+        return grid(*args, titles=titles, **keywords)
+
+    monkeypatch.setattr(evaluation_page, "comparison_grid", noting)
+    worst = {"psnr": [Shown("a", PICTURE, PICTURE, 12.5)]}
+    model = {"path": "runs/a", "fingerprint": "123", "protocol": {}}
+    for chosen in (None, model):
+        make_html([record(model=chosen)], [worst])
+    assert seen == [("reference", "image"), ("original", "reconstruction")]

@@ -10,7 +10,6 @@ from movq_jax.evaluation.image_sets import (
     FileImages,
     NpzImages,
     in_chunks,
-    in_pairs,
 )
 
 
@@ -45,8 +44,8 @@ def test_files_may_be_read_again(folder):
         items, refused = collect(images)
         assert [item.name for item in items] == ["3", "1", "2"] and not refused
         np.testing.assert_array_equal(items[1].image, picture(1))
-    assert [i.name for i in collect(images.first(2))[0]] == ["3", "1"]
-    assert len(images.first(9)) == 3
+    assert [i.name for i in collect(images.take([2, 0]))[0]] == ["2", "3"]
+    assert images.file_names() == ["3", "1", "2"] and len(images.paths) == 3
 
 
 def test_a_file_that_is_no_image_keeps_its_place(folder, tmp_path):
@@ -64,6 +63,7 @@ def test_npz(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, arr_0=np.stack([picture(1), picture(2)]))
     assert len(NpzImages(path)) == 2
+    assert len(NpzImages(path).take(range(1))) == 1
     items, _ = collect(NpzImages(path, 1))
     assert [item.name for item in items] == ["000000"]
     np.testing.assert_array_equal(items[0].image, picture(1))
@@ -71,6 +71,7 @@ def test_npz(tmp_path):
 
 class Source(list):
     name = "small validation"
+    has_file_names = True
 
 
 def test_dataset(folder, tmp_path):
@@ -83,31 +84,15 @@ def test_dataset(folder, tmp_path):
     assert items[0].name == "one.png" and items[1] is None
     assert list(refused) == ["two.png of small validation"]
     assert images.labels().tolist() == [4, -1]
-
-
-def test_files_are_matched_by_name(folder):
-    images, partners = folder("a", 1, 2), folder("b", 2, 1, suffix=".bmp")
-    first, second = in_pairs(images, partners)
-    for one, other in zip(collect(first)[0], collect(second)[0], strict=True):
-        assert one.name == other.name
-        np.testing.assert_array_equal(one.image, other.image)
-
-
-def test_a_missing_partner_is_named(folder):
-    some, all_of_them = folder("a", 1, 2), folder("b", 1, 2, 3, 4, 5, 6)
-    with pytest.raises(UserError, match="a has no partner for 3, 4, 5 and 1 more of b"):
-        in_pairs(some, all_of_them)
-    with pytest.raises(UserError, match="a has no partner for 3, 4, 5 and 1 more of b"):
-        in_pairs(all_of_them, some)
-    _, partners = in_pairs(some, all_of_them, some=True)
-    assert len(partners) == 2
-
-
-def test_others_are_matched_by_order(folder):
-    images = folder("a", 1, 2)
-    other = type("Set", (), {"name": "b.npz", "__len__": lambda self: 3})()
-    with pytest.raises(UserError, match=r"a has 2 images and b\.npz 3"):
-        in_pairs(images, other)
+    assert images.file_names() == ["one.png", "two.png"]
+    assert [item.name for item in collect(images.take([0, 0]))[0]] == ["one.png"] * 2
+    assert len(images.take([])) == 0
+    Source.has_file_names = False
+    try:
+        with pytest.raises(UserError, match="order is not known to be that of other"):
+            images.file_names()
+    finally:
+        Source.has_file_names = True
 
 
 def test_chunks():

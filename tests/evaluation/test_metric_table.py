@@ -6,7 +6,7 @@ from movq_jax.evaluation.metric_text import interval_text, notes_of, value_text
 
 
 def test_names_are_read_as_people_write_them():
-    assert read_names("psnr, ssim,psnr,SSIM".lower()) == ("psnr", "ssim")
+    assert read_names("psnr, ssim,PSNR,SSIM") == ("psnr", "ssim")
     assert read_names("ms-ssim") == ("ms_ssim",)
 
 
@@ -34,6 +34,16 @@ def test_what_metrics_need():
     ]
 
 
+def test_what_a_number_depends_on():
+    assert METRICS["nll"].looks_at == ()
+    assert METRICS["psnr"].looks_at == METRICS["squeezenet_fd"].looks_at
+    assert "network_resize" in METRICS["fid"].looks_at
+    variants = {name: metric.variants for name, metric in METRICS.items()}
+    assert variants["is"] == ("is_variant",)
+    assert variants["recall"] == ("precision_distance",) and not variants["fid"]
+    assert METRICS["fid"].network == METRICS["coverage"].network == "inception"
+
+
 def test_numbers_as_people_read_them():
     assert value_text("fid", 1234.5678) == "1,234.568"
     assert value_text("psnr", None) == "none"
@@ -49,5 +59,10 @@ def test_what_is_said_beside_the_numbers():
         "biased",
         "PSNR, dB: 2 exact pairs are left out of the mean",
     ]
-    found["reason"] = "too small"
-    assert notes_of(record)[1] == "PSNR, dB: too small"
+    found |= {"reason": "below the window", "too_small": 1}
+    assert notes_of(record)[1:] == [
+        "PSNR, dB: 1 image is left out of the mean: below the window",
+        "PSNR, dB: 1 exact pair is left out of the mean",
+    ]
+    other = {"metrics": {"fid": {"value": None, "reason": "too few"}}}
+    assert notes_of(other) == ["FID: too few"]

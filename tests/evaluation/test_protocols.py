@@ -6,6 +6,7 @@ from PIL import Image
 
 from movq_jax.data import resampling
 from movq_jax.errors import UserError
+from movq_jax.evaluation.metric_table import METRICS
 from movq_jax.evaluation.protocols import PROTOCOLS, difference, find_protocol
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (41, 60, 3), dtype=np.uint8)
@@ -63,6 +64,8 @@ def test_adm_halves_first():
 def test_images_that_are_made_larger_are_known():
     protocol = find_protocol("default").with_size(42)
     assert protocol.enlarges(IMAGE) and not protocol.with_size(41).enlarges(IMAGE)
+    assert protocol.changes(IMAGE) and not protocol.with_size(0).changes(IMAGE)
+    assert not protocol.changes(np.zeros((42, 42, 3), np.uint8))
 
 
 def test_no_such_protocol():
@@ -72,9 +75,11 @@ def test_no_such_protocol():
 
 def test_protocols_differ_in_what_is_done_to_images():
     ours, theirs = (find_protocol(n).as_record() for n in ("default", "titok"))
-    assert "resize short_side bicubic down there" in difference(ours, theirs)
-    assert not difference(ours, dict(ours, name="other", reference="else"))
+    keys = METRICS["fid"].looks_at
+    assert "resize short_side bicubic down there" in difference(ours, theirs, keys)
+    assert not difference(ours, dict(ours, name="other", reference="else"), keys)
     whole = find_protocol("default").with_size(0).as_record()
-    assert difference(whole, find_protocol("torch_fidelity").as_record()) == ""
+    assert difference(whole, find_protocol("torch_fidelity").as_record(), keys) == ""
     clean = find_protocol("clean").as_record()
-    assert difference(whole, clean) == "network_resize clean there, tf1 here"
+    assert difference(whole, clean, keys) == "network_resize clean there, tf1 here"
+    assert difference(whole, clean, METRICS["squeezenet_fd"].looks_at) == ""

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,11 @@ def test_files_of_others(save):
     assert not has_statistics(save(arr_0=np.zeros((2, 4, 4, 3), np.uint8)))
 
 
+def header(**changes):
+    fields = {"count": 6, "protocol": {}, "networks": {}} | changes
+    return {"mu": MU, "sigma": SIGMA, "protocol": json.dumps(fields)}
+
+
 def nan_in(array):
     return np.where(array == 1, np.nan, array)
 
@@ -95,6 +102,14 @@ def nan_in(array):
         ({"mu": np.asarray([{}] * 4), "sigma": SIGMA}, "'mu' cannot be read: Object"),
         ({"mu": MU, "sigma": SIGMA, "protocol": MU}, "is not what `movq evaluate"),
         ({"mu": MU, "sigma": SIGMA, "protocol": "{}"}, "is not what `movq evaluate"),
+        ({"mu": MU, "sigma": np.ones((4, 4)) - np.eye(4)}, "negative eigenvalues"),
+        (header(count=1), "its count of images, 1, is not what"),
+        (header(count=2.5), "its count of images, 2.5, is not what"),
+        (header(count=True), "its count of images, True, is not what"),
+        (header(count=None), "its count of images, None, is not what"),
+        (header(networks=[]), "its networks, .*, is not what"),
+        (header(networks={"inception": 3}), "its networks, .*, is not what"),
+        ({"mu": MU, "sigma": SIGMA, "protocol": "[" * 10**5}, "is not what `movq"),
     ],
 )
 def test_what_is_no_statistics(save, arrays, message):

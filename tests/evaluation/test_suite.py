@@ -139,7 +139,12 @@ def test_metrics_of_pairs(networks):
     np.testing.assert_array_equal(worst["psnr"][0].image[::16, ::16], IMAGES[order[0]])
     l1 = pixels.l1(np.stack(partners), np.stack(IMAGES))
     assert worst["l1"][0].name == NAMES[np.argmax(l1)]
-    assert suite.reference_count == 20
+    (digits,) = {found["fingerprint"] for found in suite.references().values()}
+    assert suite.references() == {"pairs": {"count": 20, "fingerprint": digits}}
+    assert {record["reference"] for record in records.values()} == {"pairs"}
+    names, columns = suite.per_image()
+    assert names == NAMES and list(columns) == ["psnr", "l1", "ssim"]
+    np.testing.assert_allclose(columns["psnr"], psnr)
 
 
 def test_equal_images_have_no_psnr(networks):
@@ -157,6 +162,7 @@ def test_images_below_a_window_are_left_out(networks):
     records = suite.compute()
     assert records["ssim"]["count"] == 1 and records["ssim"]["left_out"] == 1
     assert "11 pixels" in records["ssim"]["reason"]
+    assert records["ssim"]["too_small"] == 1 and "too_small" not in records["l1"]
     assert records["l1"]["count"] == 2
 
 
@@ -179,8 +185,32 @@ def test_a_file_of_statistics_stands_in_for_images(networks):
     suite.add(NAMES, IMAGES)
     expected = measured(Suite(PROTOCOL, ["fid"], networks))["fid"]["value"]
     assert suite.compute()["fid"]["value"] == pytest.approx(expected)
-    assert suite.reference_count == 24
-    assert suite.reference_fingerprint == file.fingerprint
+    wanted = {"count": 24, "fingerprint": file.fingerprint}
+    assert suite.references() == {"statistics": wanted}
+
+
+def test_each_kind_of_metric_has_its_own_reference(networks):
+    """Pairs compare with partners, also where sets compare with something else."""
+    partnered = Suite(PROTOCOL, ["psnr", "fid"], networks)
+    partnered.add(NAMES, IMAGES, OTHERS[:20])
+    partnered.add_reference(OTHERS)
+    alone = Suite(PROTOCOL, ["fid", "is"], networks)
+    alone.add(NAMES, IMAGES)
+    alone.add_reference(OTHERS)
+    digits = [suite.references() for suite in (partnered, alone)]
+    assert digits[0]["sets"] == digits[1]["sets"] != digits[0]["pairs"]
+    assert (digits[0]["pairs"]["count"], digits[0]["sets"]["count"]) == (20, 24)
+    assert alone.compute()["fid"]["reference"] == "sets"
+    assert "reference" not in alone.compute()["is"]
+    # Of a file with images, too, each metric names what it used.
+    file = reference(networks, has_images=True)
+    both = Suite(PROTOCOL, ["fid", "precision", "l1"], networks, reference=file)
+    both.add(NAMES, IMAGES, OTHERS[:20])
+    both.add_reference(OTHERS)
+    used = {name: record["reference"] for name, record in both.compute().items()}
+    assert used == {"fid": "statistics", "precision": "sets", "l1": "pairs"}
+    assert both.references().keys() == {"pairs", "sets", "statistics"}
+    assert both.references()["statistics"]["fingerprint"] == file.fingerprint
 
 
 def test_files_that_do_not_fit(networks):
@@ -198,6 +228,10 @@ def test_files_that_do_not_fit(networks):
         suite(["fid"], protocol=other)
     with pytest.raises(UserError, match="other weights of inception"):
         suite(["fid"], networks={"inception": "another"})
+    # What looks at other features, or at the images, is free of that.
+    suite(["psnr", "is"], protocol=other, networks={"inception": "another"})
+    found = {"squeezenet": Moments(np.zeros(3), np.eye(3))}
+    suite(["squeezenet_fd"], moments=found, protocol=other)
 
 
 def test_warnings(networks):
@@ -216,15 +250,16 @@ def test_other_references_have_other_fingerprints(networks):
     for others in (OTHERS, OTHERS, OTHERS[:-1], noise(24, seed=2)):
         suite = Suite(PROTOCOL, ["fid"], networks)
         suite.add_reference(others)
-        made.append(suite.reference_fingerprint)
+        made.append(suite.references()["sets"]["fingerprint"])
     assert made[0] == made[1] and len(set(made)) == 3
     paired = Suite(PROTOCOL, ["l1", "fid"], networks)
     paired.add(NAMES, IMAGES, OTHERS[:20])
     paired.add_reference(OTHERS[:20])
     alone = Suite(PROTOCOL, ["l1"], networks)
     alone.add(NAMES, IMAGES, OTHERS[:20])
-    assert paired.reference_fingerprint == alone.reference_fingerprint
-    assert Suite(PROTOCOL, ["is"], networks).reference_fingerprint is None
+    assert paired.references()["pairs"] == alone.references()["pairs"]
+    assert paired.references()["sets"] == paired.references()["pairs"]
+    assert Suite(PROTOCOL, ["is"], networks).references() == {}
 
 
 def test_statistics_without_a_reference(networks):
@@ -247,3 +282,9 @@ def test_too_few_images_are_met_early():
         with pytest.raises(UserError, match=f"{name} needs at least {count + 1} im"):
             check_counts([name], count)
         check_counts([name], count + 1)
+    with pytest.raises(UserError, match="is needs at least 10 images, and there are 9"):
+        check_counts(["is"], 9, is_variant="torch_fidelity")
+    check_counts(["is"], 10, 1, is_variant="torch_fidelity")
+    check_counts(["is"], 1, is_variant="adm")
+    with pytest.raises(UserError, match="recall needs at least 4 images in each set"):
+        check_counts(["recall"], 9, 3)

@@ -153,6 +153,12 @@ def test_wrong_usage_says_what_is_wrong(parser, argv, message, capsys):
     assert message in error and "movq thing --help" in error
 
 
+def test_the_home_folder_in_a_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command.emit_json({"a": 1}, "~/a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+
+
 def test_json_flag(parser, tmp_path, capsys):
     record = {"psnr": np.float32(2.5), "path": tmp_path, "ids": np.arange(2)}
     expected = {"psnr": 2.5, "path": str(tmp_path), "ids": [0, 1]}

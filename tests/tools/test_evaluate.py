@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from movq_jax.errors import UserError
 from movq_jax.evaluation.metrics import pixels
 from movq_jax.evaluation.metrics.lpips_metric import LpipsMetric
 from movq_jax.evaluation.squeezenet_fd import SqueezeNetFeatures
 from movq_jax.pretrained import inception
 from movq_jax.pretrained.lpips import PUBLISHED
-from movq_jax.tools import command, evaluate
+from movq_jax.tools import command, compare, evaluate
 
 SIDE = 16
 
@@ -84,10 +85,13 @@ def test_two_folders(run, folders):
     assert record["protocol"]["name"] == "default"
     assert record["protocol"]["resize"] == {"name": "none"}
     assert record["images"]["name"] == str(folders / "made")
-    assert record["reference"]["count"] == 6
-    assert len(record["reference"]["fingerprint"]) == 64
+    assert psnr["reference"] == "pairs" and list(record["reference"]) == ["pairs"]
+    assert record["reference"]["pairs"]["name"] == str(folders / "photos")
+    assert record["reference"]["pairs"]["count"] == 6
+    assert len(record["reference"]["pairs"]["fingerprint"]) == 64
     assert record["refused"] == [] and record["networks"] == {}
     assert f"{psnr['value']:.3f}" in text and "PSNR" in text and "higher" in text
+    assert command.run(compare.main, [str(where), str(where)]) == 0
 
 
 def test_psnr_and_ssim_are_the_default_and_json_may_be_printed(run):
@@ -105,7 +109,7 @@ def test_an_npz_is_as_good_as_a_folder(run, folders):
     assert code == 0
     first, second = json.loads(by_folder), json.loads(by_npz)
     assert first["metrics"] == second["metrics"]
-    digits = [r["reference"]["fingerprint"] for r in (first, second)]
+    digits = [r["reference"]["pairs"]["fingerprint"] for r in (first, second)]
     assert digits[0] == digits[1]
 
 
@@ -149,7 +153,16 @@ def test_the_first_images(run, folders):
 def test_images_that_a_protocol_enlarges_are_warned_of(run):
     code, text, _ = run("--metrics=l1", "--image-size=20", whole=False)
     assert code == 0
-    assert "6 images were smaller than 20 pixels and enlarged" in text
+    assert "12 images were smaller than 20 pixels and enlarged" in text
+    assert "6 pairs were resized or cut to 20 x 20: --image-size=whole" in text
+
+
+def test_partners_that_are_enlarged_are_counted(run, folders):
+    for number in range(6):
+        path = folders / "made" / f"{number}.bmp"
+        Image.fromarray(picture(number, size=20)).save(path)
+    code, text, _ = run("--metrics=l1", "--image-size=20", whole=False)
+    assert code == 0 and "6 images were smaller than 20 pixels" in text
 
 
 def test_missing_partners(run, folders):
@@ -203,12 +216,112 @@ def test_nothing_but_bad_files(run, folders):
         (["--save-statistics=x.txt"], {}, "must end with .npz"),
         (["--metrics=kid"], {}, "kid needs at least 1000 images in each set"),
         (["--metrics="], {}, "--metrics has an empty value"),
+        (["--seed=3"], {}, "--seed tells how a prior draws: give its --model"),
+        (["--image-size=100000"], {}, "100000 is above 16384"),
+        (["--metrics=kid", "--kid-subset=1"], {}, "--kid-subset is at least 2"),
+        (
+            ["--metrics=is", "--protocol=clean"],
+            {},
+            "is needs at least 10 images, and there are 6",
+        ),
+        (["--metrics=fid", "--per-image=x.csv"], {}, "no numbers of single images"),
+        (["--per-image=x", "--protocol=clean,adm"], {}, "--per-image is of one proto"),
+        (["--save-statistics=x.npz"], {"reference": None}, "which statistics?"),
+        (
+            ["--save-statistics=x.npz", "--metrics=psnr,is"],
+            {},
+            "there are no statistics of psnr, is to save",
+        ),
+        (["--html=x.html", "--json=x.html"], {}, "--html and --json are one file"),
     ],
 )
 def test_what_cannot_be_done(run, flags, places, said):
     code, _, err = run(*flags, **places)
     assert code == 2 and said in err
     assert "Traceback" not in err
+
+
+def test_results_are_not_written_over_inputs(run, folders):
+    np.savez(folders / "photos.npz", arr_0=np.stack([picture(i) for i in range(6)]))
+    inputs = {"made/0.bmp": {}, "photos/3.png": {}, "photos.npz": {}}
+    inputs["photos.npz"] = {"reference": "photos.npz"}
+    for name, places in inputs.items():
+        before = (folders / name).read_bytes()
+        for flag in ("--json", "--html", "--per-image"):
+            code, _, err = run(f"{flag}={folders / name}", **places)
+            assert code == 2 and f"{flag} would overwrite the input" in err
+        assert (folders / name).read_bytes() == before
+
+
+def test_the_first_of_pairs_that_are_sorted_otherwise(run, folders):
+    """By path `a-b.bmp` is before `a.bmp`, but `a.` before `a-`, without suffixes."""
+    for name in ("made", "photos"):
+        for path in (folders / name).iterdir():
+            path.unlink()
+    for number, name in enumerate(("0", "1", "2", "3")):
+        Image.fromarray(picture(number)).save(folders / "photos" / f"{name}.png")
+    for number in (2, 3):
+        Image.fromarray(picture(number)).save(folders / "made" / f"{number}.png")
+    code, out, _ = run("--metrics=l1", "--max-images=2", "--json")
+    assert code == 0 and json.loads(out)["metrics"]["l1"]["value"] == 0
+
+
+def test_the_numbers_of_each_image(run, folders):
+    table = folders / "out" / "each.csv"
+    code, out, _ = run("--metrics=l1,psnr", f"--per-image={table}", "--json")
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    assert code == 0 and rows[0] == ["name", "l1", "psnr"]
+    assert [row[0] for row in rows[1:]] == [f"{i}" for i in range(6)]
+    mean = np.mean([float(row[1]) for row in rows[1:]])
+    assert mean == pytest.approx(json.loads(out)["metrics"]["l1"]["value"])
+
+
+def test_a_result_that_cannot_be_written_costs_nothing(run, folders, monkeypatch):
+    def fail(*_, **__):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(command, "write_text", fail)
+    code, out, err = run("--metrics=l1", f"--json={folders / 'a.json'}")
+    assert code == 2 and "the disk is full" in err and "L1, of 0..1" in out
+
+
+def test_a_name_that_is_no_utf8(run, folders):
+    name = os.fsdecode(b"\xff\n")
+    for folder in ("made", "photos"):
+        (folders / folder / "4.png").unlink(missing_ok=True)
+        Image.fromarray(picture(3)).save(folders / folder / f"{name}.png")
+    (folders / "made" / "4.bmp").unlink()
+    page, table = folders / "a.html", folders / "a.csv"
+    flags = [f"--html={page}", f"--per-image={table}", "--metrics=l1"]
+    assert run(*flags)[0] == 0
+    page.read_bytes().decode("utf-8")
+    assert b"\xff\n" in table.read_bytes()
+
+
+def test_images_are_matched_with_a_shuffled_split(run, folders, monkeypatch):
+    class Split(list):
+        name = "photos validation"
+        has_file_names = True
+
+    numbers = (4, 0, 5, 2, 1, 3)
+    split = Split(
+        {
+            "image": (folders / "photos" / f"{i}.png").read_bytes(),
+            "filename": f"{i}.png",
+            "label": -1,
+        }
+        for i in numbers
+    )
+    monkeypatch.setattr("movq_jax.tools.evaluate_plan.open_split", lambda *_: split)
+    flags = ["--metrics=l1,psnr", "--json"]
+    _, expected, _ = run(*flags)
+    code, found, _ = run(*flags, "--dataset=photos", reference=None)
+    first, second = json.loads(expected), json.loads(found)
+    assert code == 0 and first["metrics"] == second["metrics"]
+    assert second["reference"]["pairs"]["name"] == "photos validation"
+    Split.has_file_names = False
+    code, _, err = run(*flags, "--dataset=photos", reference=None)
+    assert code == 2 and "its order is not known to be that of other images" in err
 
 
 def test_one_image_has_no_distance(run, folders):
@@ -335,7 +448,9 @@ def test_statistics_of_other_weights(run, folders, random_squeezenet):
     flags = ["--metrics=squeezenet_fd", "--max-images=2"]
     ours = f"--squeezenet={random_squeezenet}"
     save = f"--save-statistics={saved}"
-    assert run(*flags, ours, save, images="photos", reference=None)[0] == 0
+    code, out, _ = run(*flags, ours, save, images="photos", reference=None)
+    assert code == 0 and "metric" not in out
+    assert f"the statistics of 2 images are in {saved}" in out
     assert run(*flags, ours, reference=saved)[0] == 0
     with np.load(random_squeezenet) as archive:
         arrays = dict(archive)
@@ -377,7 +492,7 @@ def test_a_tokenizers_reconstructions(run, fake, folders):
     assert code == 0
     record = json.loads(out)
     assert record["model"]["fingerprint"] == "abc123"
-    assert record["reference"]["name"] == str(folders / "photos")
+    assert record["reference"]["pairs"]["name"] == str(folders / "photos")
     assert record["images"]["name"].startswith("reconstructions of ")
     (tok,) = fake.made
     assert tok.batches == [(4, 16, 16, 3), (2, 16, 16, 3)]
@@ -393,6 +508,21 @@ def test_a_model_wants_images(run, fake):
     assert code == 2 and "is a tokenizer: give --dataset or --images" in err
     code, _, err = run("--model=runs/a", "--metrics=nll", reference=None)
     assert code == 2 and "nll is of a prior" in err
+    for flag in ("--num", "--seed", "--top-k"):
+        code, _, err = run("--model=runs/a", f"{flag}=5", reference=None)
+        assert code == 2 and f"{flag} tells how a prior draws" in err
+
+
+def test_a_tokenizer_against_another_set(run, fake, folders, random_squeezenet):
+    """PSNR compares with what went in, a distance of sets with the other set."""
+    flags = ["--metrics=psnr,squeezenet_fd", f"--squeezenet={random_squeezenet}"]
+    flags += ["--model=runs/a", "--max-images=3", "--json"]
+    code, out, _ = run(*flags, images="photos", reference="made")
+    reference = json.loads(out)["reference"]
+    assert code == 0
+    names = {kind: found["name"] for kind, found in reference.items()}
+    assert names == {"pairs": str(folders / "photos"), "sets": str(folders / "made")}
+    assert reference["pairs"]["fingerprint"] != reference["sets"]["fingerprint"]
 
 
 def test_a_prior_draws_what_is_judged(run, tiny_prior_bundle, folders, monkeypatch):
@@ -425,6 +555,39 @@ def test_a_prior_draws_what_is_judged(run, tiny_prior_bundle, folders, monkeypat
     assert code == 2 and "a prior's samples have none" in err
     code, _, err = run(*flags[:1], "--metrics=fid", images=None)
     assert code == 2 and "--num=N tells how many" in err
+    code, _, err = run(*flags[:1])
+    assert code == 2 and "is a prior, which draws images: leave out --images" in err
+    code, _, err = run(*flags[:2], images=None)
+    assert code == 2 and "--num samples have no use for nll: ask for metrics" in err
+    code, _, err = run(*flags[:1], images=None)
+    assert code == 2 and "nll is of the images of a split: give --dataset" in err
+    nll = [*flags[:1], "--dataset=none"]
+    code, _, err = run(*nll, "--protocol=adm", images=None, reference=None)
+    assert code == 2 and "--protocol has no use for nll" in err
+    code, _, err = run(*nll, "--seed=4", images=None, reference=None)
+    assert code == 2 and "--seed tells how a prior draws: ask for metrics" in err
+
+
+def test_bits_alone_have_no_protocol(run, tiny_prior_bundle, folders, monkeypatch):
+    class Split(list):
+        name = "photos validation"
+
+    data = (folders / "photos" / "0.png").read_bytes()
+    record = {"image": data, "filename": "0.png", "label": 1}
+    split = Split([record, record])
+    monkeypatch.setattr("movq_jax.tools.evaluate_plan.open_split", lambda *_: split)
+    where, page = folders / "nll.json", folders / "nll.html"
+    flags = [f"--model={tiny_prior_bundle}", "--dataset=photos"]
+    flags += [f"--json={where}", f"--html={page}"]
+    code, text, _ = run(*flags, images=None, reference=None)
+    assert code == 0 and text.startswith("likelihood, 2 images")
+    record = json.loads(where.read_text())
+    assert record["protocol"] is None and record["reference"] == {}
+    nll = record["metrics"]["nll"]
+    assert nll["split"] == "photos validation" and nll["preprocessing"]
+    assert "Likelihood" in page.read_text()
+    # What is written can be compared.
+    assert command.run(compare.main, [str(where), str(where)]) == 0
 
 
 @pytest.fixture
@@ -457,7 +620,7 @@ def test_squeezenet_fd_end_to_end(run, folders, squeezenet):
     assert apart["metrics"]["squeezenet_fd"]["value"] == pytest.approx(
         together["value"], rel=1e-6
     )
-    assert apart["reference"]["count"] == 3
+    assert apart["reference"]["statistics"]["count"] == 3
     # Another protocol's statistics are refused.
     other = ["--metrics=squeezenet_fd", squeezenet, "--image-size=8"]
     code, _, err = run(*other, reference=saved, whole=False)

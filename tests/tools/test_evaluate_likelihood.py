@@ -74,6 +74,12 @@ def test_bits_are_those_of_the_likelihood(kind, tiny_prior_bundle, tiny_ar_bundl
     assert record["value"] == pytest.approx(bits.mean() / 32, rel=1e-5)
     assert record["low"] <= record["value"] <= record["high"]
     assert record["count"] == 3 and not record["higher_is_better"]
+    assert record["split"] == "noise"
+    assert record["tokenizer"] == prior.tokenizer.fingerprint
+    again = measured(prior, Split(labels=(0, 1, 1)), config)
+    assert record["fingerprint"] == again["fingerprint"]
+    split.images[0, 0, 0] ^= 1
+    assert measured(prior, split, config)["fingerprint"] != record["fingerprint"]
 
 
 @pytest.mark.parametrize(

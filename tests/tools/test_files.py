@@ -131,3 +131,22 @@ def test_a_place_that_cannot_be_written(tmp_path):
         files.write_png(tmp_path / "file" / "a.png", GREY)
     with pytest.raises(UserError, match="is a file: name a folder"):
         files.output_folder(str(tmp_path / "file"))
+
+
+def test_results_over_inputs_or_one_another(tmp_path):
+    touch(tmp_path, "in.png", "old.json")
+    os.symlink("in.png", tmp_path / "link")
+    place = {name: tmp_path / name for name in ("in.png", "link", "old.json", "new")}
+    outputs = {"--json": place["old.json"], "--html": place["new"]}
+    files.refuse_same_file(outputs, [place["in.png"]])
+    with pytest.raises(UserError, match="--html and --json are one file"):
+        files.refuse_same_file({"--json": place["new"], "--html": place["new"]}, [])
+    with pytest.raises(UserError, match="--json would overwrite the input .*in.png"):
+        files.refuse_same_file({"--json": place["link"]}, [place["in.png"]])
+
+
+def test_links_to_folders_are_named(tmp_path, capsys):
+    touch(tmp_path, "photos/a.png", "other/b.png")
+    os.symlink(tmp_path / "other", tmp_path / "photos" / "more")
+    assert len(files.find_files([str(tmp_path / "photos")], output=tmp_path / "o")) == 1
+    assert "more is a link to a folder; name it itself" in capsys.readouterr().err
