@@ -16,6 +16,7 @@ def version() -> str:
 
 PHOTOS = ["scikit-image>=0.24", "scikit-learn>=1.5"]
 PLOTS = ["matplotlib>=3.8"]
+HUB = ["huggingface_hub>=1"]
 
 setup(
     name="movq_jax",
@@ -37,6 +38,7 @@ setup(
         "clu>=0.0.12",
         "einops>=0.8",
         "etils[epath]>=1.9",
+        "flatbuffers",  # jax.export writes with it, and does not ask for it
         "flax>=0.12",
         "grain>=0.2.13",
         "importlib_resources",  # tensorflow-datasets needs it, and does not say so
@@ -55,8 +57,18 @@ setup(
         # The photographs of the demo lie in these two wheels.
         "photos": PHOTOS,
         "plots": PLOTS,
+        "hub": HUB,  # models to and from the Hugging Face Hub
+        "onnx": ["jax2onnx>=0.17", "onnxruntime"],  # movq export --format=onnx
         "huggingface": ["datasets>=4"],  # images of its data sets, for movq prepare
-        "test": [*PHOTOS, *PLOTS, "beartype", "pytest>=8", "pytest-xdist", "scipy"],
+        "test": [
+            *PHOTOS,
+            *PLOTS,
+            *HUB,
+            "beartype",
+            "pytest>=8",
+            "pytest-xdist",
+            "scipy",
+        ],
         # On Python 3.11 alone; install this torch first, and what needs torchvision
         # without what it asks for, see the Makefile. From scipy on: what it needs.
         "parity": [

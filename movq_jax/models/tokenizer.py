@@ -1,7 +1,7 @@
 """The tokenizer: encoder + quantizer + decoder. VQGAN and MoVQ are compositions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.core
@@ -40,7 +40,9 @@ class Tokenizer(nn.Module):
 
     Attributes:
       quantizer: {name, ...fields}, see `movq_jax.models.quantizers`.
-      decoder_norm: {name: 'group'} (VQGAN) or {name: 'spatial', init: ...} (MoVQ).
+      decoder_norm: {name: 'group'} (VQGAN) or {name: 'spatial', init: ...} (MoVQ). Its
+        field `groups`, which may be left out, is the number of groups of the decoder's
+        norms, where that is not `norm_groups`.
       width, multipliers, res_blocks, attention_factors, z_channels: see `Encoder`.
       norm_groups: groups of a norm, at most. 32 in all papers, whose levels have 128
         channels and more. A net of 32 channels with 32 groups would have an instance
@@ -102,8 +104,12 @@ class Tokenizer(nn.Module):
 
     def make_decoder(self, **extra) -> Decoder:
         where = "config.model.decoder_norm"
-        extra_fields = dict(groups=self.norm_groups, dtype=jnp.dtype(self.dtype))
-        norm = families.make(DECODER_NORMS, self.decoder_norm, where, **extra_fields)
+        fields = self.decoder_norm
+        if hasattr(fields, "items"):  # else `make` has the words for it
+            fields = {"groups": self.norm_groups, **fields}
+            check_size(f"{where}.groups", fields["groups"])
+        dtype = jnp.dtype(self.dtype)
+        norm = families.make(DECODER_NORMS, fields, where, dtype=dtype)
         return Decoder(norm=norm, **self._backbone(), **extra)
 
     def _backbone(self) -> dict[str, Any]:
@@ -179,7 +185,8 @@ def build_tokenizer(
     """The tokenizer of a config's `model` section.
 
     Args:
-      model: the section. What is in it makes the model's fingerprint.
+      model: the section. What is in it makes the model's fingerprint. `architecture`
+        'maskgit' means `movq_jax.models.maskgit_tokenizer`; without it, `Tokenizer`.
       remat_levels: see `Tokenizer.remat_levels`.
 
     Raises:
@@ -189,11 +196,32 @@ def build_tokenizer(
         raise UserError(f"config.model is {model!r}; it must be a section with keys")
     fields = {key: _frozen(value) for key, value in model.items()}
     remat = {"remat_levels": _frozen(remat_levels)}
-    tokenizer = families.call(Tokenizer, fields, "config.model", **remat)
+    make = _architecture(fields)
+    tokenizer = families.call(make, fields, "config.model", **remat)
     _check_backbone(tokenizer)
     tokenizer.make_quantizer(parent=None)
     tokenizer.make_decoder(parent=None)
     return tokenizer
+
+
+def _architecture(fields: dict[str, Any]) -> Callable[..., Tokenizer]:
+    """What makes the tokenizer of those fields, of which `architecture` is taken out.
+
+    VQGAN's networks, the default, have no name: sections from before there were others
+    keep their fingerprints.
+    """
+    if "architecture" not in fields:
+        return Tokenizer
+    # Only here: it builds on this file.
+    from movq_jax.models.maskgit_tokenizer import maskgit_tokenizer
+
+    name, known = fields.pop("architecture"), {"maskgit": maskgit_tokenizer}
+    if name not in known:
+        raise UserError(
+            f"config.model.architecture is {name!r}; use {' or '.join(known)}, or "
+            "leave it out for VQGAN's"
+        )
+    return known[name]
 
 
 def _check_backbone(tokenizer: Tokenizer) -> None:

@@ -1,5 +1,7 @@
 """The model bundle: `model.safetensors` and `config.json` in one folder.
 
+Beside them lies the model card for people, see `movq_jax.pretrained.model_card`.
+
 `config.json` holds
 
 - `format_version`: 2 (1, the first, had the codes at `quantize.codebook`)
@@ -30,6 +32,8 @@ from etils import epath
 
 from movq_jax.errors import UserError
 from movq_jax.pretrained.fingerprint import fingerprint, plain
+from movq_jax.pretrained.model_card import CARD_FILE, model_card
+from movq_jax.pretrained.places import local, no_such_place
 
 FORMAT_VERSION = 2
 FOLDER = "model"  # within a workdir
@@ -118,12 +122,18 @@ def _write_files(
 ) -> None:
     folder.mkdir(parents=True)
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    card = model_card(record, sum(array.size for array in arrays.values()))
     (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(arrays))
     (folder / CONFIG_FILE).write_text(text)
+    (folder / CARD_FILE).write_text(card)
 
 
 def read_bundle(path: epath.PathLike) -> Bundle:
-    """Reads the bundle at `path`: the bundle's folder, or a workdir that holds one.
+    """Reads a bundle.
+
+    Args:
+      path: the bundle's folder, or a workdir that holds one, or what else
+        `movq_jax.pretrained.places` knows.
 
     Raises:
       UserError: there is no bundle, it is damaged or changed, or of a newer format.
@@ -153,12 +163,12 @@ def read_bundle(path: epath.PathLike) -> Bundle:
 
 
 def find_bundle(path: epath.PathLike) -> epath.Path:
-    """The bundle's folder, for that folder itself or for a workdir.
+    """The bundle's folder, for that folder itself, a workdir, or a place elsewhere.
 
     Raises:
-      UserError: neither holds a bundle.
+      UserError: none of them holds a bundle, or what is elsewhere cannot be fetched.
     """
-    path = epath.Path(path).expanduser()
+    asked, path = path, epath.Path(local(path)).expanduser()
     places = [path, path / FOLDER]
     # Where a writer was killed between its two moves, the old one lies here.
     places += [_beside(place, "old") for place in places]
@@ -166,7 +176,7 @@ def find_bundle(path: epath.PathLike) -> epath.Path:
         if (folder / CONFIG_FILE).exists() and (folder / WEIGHTS_FILE).exists():
             return folder
     if not path.exists():
-        raise UserError(f"there is no model at {path}: no such folder")
+        raise UserError(f"there is no model at {path}: {no_such_place(asked)}")
     raise UserError(
         f"there is no model in {path}: expected {FOLDER}/{WEIGHTS_FILE} and "
         f"{FOLDER}/{CONFIG_FILE}, which training writes at each evaluation"

@@ -7,6 +7,7 @@ from etils import epath
 
 from movq_jax.errors import UserError
 from movq_jax.pretrained.bundle import Bundle, read_bundle
+from movq_jax.pretrained.places import local
 from movq_jax.pretrained.prior import PretrainedPrior
 from movq_jax.pretrained.prior_bundle import read_prior_bundle
 from movq_jax.pretrained.tokenizer import PretrainedTokenizer
@@ -18,19 +19,24 @@ def load(
     """Loads a tokenizer or a prior, whichever the bundle holds.
 
     Args:
-      path: a workdir, or the `model` folder in it.
+      path: a workdir, or the `model` folder in it; or the name of a published model,
+        `movq_jax.pretrained.named_models`, which is fetched and converted the first
+        time; or `hf://USER/NAME[@REVISION]`, a bundle on the Hugging Face Hub. A
+        folder that has a model's name wins over it.
       micro_batch: see `PretrainedTokenizer.micro_batch`, `PretrainedPrior.micro_batch`.
 
     Raises:
-      UserError: there is no bundle, it is damaged or of another kind; or `micro_batch`
-        is no whole number from 1.
+      UserError: there is no bundle, it is damaged or of another kind, or cannot be
+        fetched; or `micro_batch` is no whole number from 1.
 
     Example:
       >>> tok = movq_jax.load("runs/a")
+      >>> tok = movq_jax.load("kandinsky-2.2-movq")
       >>> ids = tok.encode(images)
       >>> prior = movq_jax.load("runs/b")
       >>> images = prior.tokenizer.decode(prior.sample(16))
     """
+    path = local(path)
     return _made(path, read_bundle(path), micro_batch)
 
 
@@ -59,6 +65,7 @@ def load_tokenizer(
     Raises:
       UserError: as `load`, and where the model is a prior.
     """
+    path = local(path)
     bundle = read_bundle(path)
     if bundle.kind == "prior":
         raise UserError(

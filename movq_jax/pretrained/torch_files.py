@@ -1,58 +1,36 @@
 """Tensors from files that `torch.save` wrote, without torch, and without trust.
 
 Two containers are read: the zip archive of torch 1.6 and later, and the stream of
-pickles before it. Both describe their tensors in a pickle, which is a program: here it
-may call what builds a dict or describes a tensor, and nothing else.
+pickles before it. Both describe their tensors in a pickle, see
+`movq_jax.pretrained.torch_pickles`, and have the numbers beside it.
 """
 
-import contextlib
 import io
 import math
-import pickle
 import pickletools
 import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
 
-from movq_jax.errors import UserError
+from movq_jax.pretrained.refusals import Refused, as_user_errors
+from movq_jax.pretrained.torch_pickles import (
+    Storage,
+    Tensor,
+    check_tensor,
+    unpickle,
+)
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_DTYPES = {
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
+_SMALL = 1 << 16  # numbers; a tensor of so many may repeat fewer
 _BIG_ENDIAN = "its numbers are big-endian, which is not read"
-_DAMAGED = (  # what zipfile, pickletools, pickle and the code below raise
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+
+ReadStorage = Callable[[Storage], bytes]
 
 
 def read_torch_file(path: Path | str, prefix: str = "") -> dict[str, np.ndarray]:
@@ -74,27 +52,60 @@ def read_torch_file(path: Path | str, prefix: str = "") -> dict[str, np.ndarray]
         something else than tensors; a class or function is named.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-            file.seek(0)
-            container = _zip_archive if is_zip else _legacy_stream
-            with container(file) as (tensors, read):
-                return _arrays(tensors, prefix, read)
-    except _DAMAGED as error:
-        if isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
-        else:
-            reason = f"it is damaged, or no file of torch.save ({error})"
-        raise UserError(f"cannot read {path}: {reason}") from error
-    except _Refused as refused:
-        raise UserError(f"cannot read {path}: {refused}") from refused
+    damaged = "it is damaged, or no file of torch.save"
+    with as_user_errors(path, damaged), path.open("rb") as file:
+        found, read = _contents(file, lenient=False)
+        return _arrays(found, prefix, read)
+
+
+class TorchSource:
+    """An open file of torch whose object may hold more than tensors.
+
+    Tensors are read one by one. What else the file describes, the state of a training
+    or its configuration, is not built: a `torch_pickles.Placeholder` is in its place.
+
+    Raises (all methods):
+      Refused, or any of `refusals.DAMAGED`.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.tree, self._read = _contents(file, lenient=True)
+        if not isinstance(self.tree, dict):
+            kind = getattr(self.tree, "asked", type(self.tree).__name__)
+            raise Refused(
+                f"it holds a {kind}, and a dict of tensors is wanted; let torch load "
+                "it and save its state dict"
+            )
+        # Of tensors that share a storage, the next one mostly follows at once.
+        self._last: tuple[str, bytes] = ("", b"")
+
+    def is_tensor(self, value: Any) -> bool:
+        """Whether a value of the tree is a tensor."""
+        return isinstance(value, Tensor)
+
+    def check(self, name: str, tensor: Tensor) -> None:
+        """That the tensor lies in its storage, and does not swell when it is copied."""
+        check_tensor(name, tensor)
+        count = math.prod(tensor.size)
+        if count > max(tensor.storage.count, _SMALL):
+            raise Refused(
+                f"its tensor {name!r} has {count} numbers, which repeat "
+                f"{tensor.storage.count}; no weights do"
+            )
+
+    def read(self, tensor: Tensor) -> np.ndarray:
+        """The numbers of a tensor that was checked; read-only where not copied."""
+        storage = tensor.storage
+        if self._last[0] != storage.key:
+            self._last = ("", b"")  # before the next: not two at a time in memory
+            self._last = (storage.key, self._read(storage))
+        array = _array(tensor, self._last[1])
+        whole = array.size == storage.count and array.flags.c_contiguous
+        return array if whole else array.copy()
 
 
 def _arrays(
-    tensors: dict[str, "_Tensor"],
-    prefix: str,
-    read: Callable[["_Storage"], bytes],
+    tensors: dict[str, Tensor], prefix: str, read: ReadStorage
 ) -> dict[str, np.ndarray]:
     storages, arrays = {}, {}
     for name, tensor in tensors.items():
@@ -106,148 +117,52 @@ def _arrays(
     return arrays
 
 
-# No message below has the repr of an object of unknown type: a pickle of 200 bytes can
-# describe tuples within tuples whose repr fills the memory.
+def _contents(file: BinaryIO, lenient: bool) -> tuple[Any, ReadStorage]:
+    """The object of the file, and what reads the storages of its tensors."""
+    is_zip = file.read(4) == b"PK\x03\x04"
+    file.seek(0)
+    return (_zip_archive if is_zip else _legacy_stream)(file, lenient)
 
 
-class _Refused(Exception):
-    """A whole file, but not one of tensors alone."""
+def _zip_archive(file: BinaryIO, lenient: bool) -> tuple[Any, ReadStorage]:
+    archive = zipfile.ZipFile(file)
+    names = archive.namelist()
+    pickles = [n for n in names if n.count("/") == 1 and n.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise Refused(
+            "it is a zip archive, but no file of torch.save, which has one data.pkl; "
+            "if the weights are in it, unpack it first"
+        )
+    root = pickles[0].removesuffix("data.pkl")
+    order = root + "byteorder"
+    if order in names and _member(archive, order) != b"little":
+        raise Refused(_BIG_ENDIAN)
 
+    def read(storage: Storage) -> bytes:
+        return _member(archive, f"{root}data/{storage.key}", _bytes(storage))
 
-class _Storage(NamedTuple):
-    """A run of numbers in the file, `count` of them, or a part of it."""
-
-    key: str
-    dtype: str
-    count: int  # in the file
-    start: int  # of the part
-    length: int  # of the part
-
-
-class _Tensor(NamedTuple):
-    """What a file says of a tensor; in elements; `_check_bounds` says if it can be."""
-
-    storage: _Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _Dict(dict):
-    """Stands for OrderedDict, without attributes that a pickle could set."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        """Leave out what torch hangs on a state dict: versions of its modules."""
-
-
-class _Rebuild:
-    """Stands for a function of torch; an object without attributes, as above."""
-
-    __slots__ = ()
-
-    def __call__(self, storage: Any, offset: Any, size: Any, stride: Any, *_) -> Any:
-        """What follows are requires_grad and hooks: of no use here, and not called."""
-        return _Tensor(storage, offset, size, stride)
-
-
-class _RebuildParameter:
-    __slots__ = ()
-
-    def __call__(self, tensor: Any, *_) -> Any:
-        return tensor
-
-
-_ALLOWED = {
-    ("collections", "OrderedDict"): _Dict,
-    ("torch._utils", "_rebuild_tensor"): _Rebuild(),  # before torch 0.4: VGG16
-    ("torch._utils", "_rebuild_tensor_v2"): _Rebuild(),
-    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
-} | {("torch", name): dtype for name, dtype in _DTYPES.items()}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            asked = f"{module}.{name}"
-            raise _Refused(
-                f"it asks for {asked!r}, and only files of tensors are read, whose "
-                "code is never run; if you trust it, let torch load it and save its "
-                "state dict"
-            ) from None
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _device, count, *view = pid
-        if any(type(word) is not str for word in (kind, dtype, key)):
-            types = ", ".join(type(word).__name__ for word in (kind, dtype, key))
-            raise ValueError(f"a reference of {types} instead of text")
-        if kind != "storage" or dtype not in _DTYPES.values():
-            raise ValueError(f"a reference to {kind!r}, {dtype!r}")
-        start, length = 0, count
-        if view and view[0] is not None:
-            _, start, length = view[0]
-        numbers = (count, start, length)
-        if any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError(f"storage {key} has no size")
-        return _Storage(key, dtype, count, start, length)
-
-
-def _unpickle(data: bytes) -> Any:
-    """The object that a pickle describes, made of the allowed parts."""
-    for opcode, argument, position in pickletools.genops(data):
-        if opcode.name.startswith("EXT"):
-            raise ValueError("a pickle with extensions")
-        # Places in the memo are given out one by one; C code allocates up to the last.
-        if opcode.name.endswith("PUT") and int(argument) > position:
-            raise ValueError("a pickle with a wild place in its memo")
-    return _Unpickler(io.BytesIO(data), encoding="utf-8").load()
-
-
-ReadStorage = Callable[[_Storage], bytes]
-Contents = tuple[dict[str, _Tensor], ReadStorage]
-
-
-@contextlib.contextmanager
-def _zip_archive(file: BinaryIO) -> Iterator[Contents]:
-    """The tensors of a zip archive, and what reads their storages."""
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        pickles = [n for n in names if n.count("/") == 1 and n.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise ValueError("a zip archive without one data.pkl")
-        root = pickles[0].removesuffix("data.pkl")
-        order = root + "byteorder"
-        if order in names and _member(archive, order) != b"little":
-            raise _Refused(_BIG_ENDIAN)
-
-        def read(storage: _Storage) -> bytes:
-            return _member(archive, f"{root}data/{storage.key}", _bytes(storage))
-
-        yield _checked(_unpickle(_member(archive, pickles[0]))), read
+    found, _ = unpickle(_member(archive, pickles[0]), lenient)
+    return found if lenient else _checked(found), read
 
 
 def _member(archive: zipfile.ZipFile, name: str, size: int | None = None) -> bytes:
     """A file of the archive, of that size. What is not compressed cannot swell."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed")
+        raise Refused(f"its {name} is compressed, which torch.save does not do")
     if size is not None and info.file_size != size:
         raise ValueError(f"{name} has {info.file_size} bytes instead of {size}")
     return archive.read(info)
 
 
-@contextlib.contextmanager
-def _legacy_stream(file: BinaryIO) -> Iterator[Contents]:
-    """The tensors of a stream of pickles, and what reads the storages after them."""
+def _legacy_stream(file: BinaryIO, lenient: bool) -> tuple[Any, ReadStorage]:
+    """Of a stream of pickles, with the numbers of the storages behind them."""
     if _next_pickle(file) != _LEGACY_MAGIC or _next_pickle(file) != _LEGACY_PROTOCOL:
         raise ValueError("it begins otherwise")
     if _next_pickle(file)["little_endian"] is not True:
-        raise _Refused(_BIG_ENDIAN)
-    tensors = _checked(_next_pickle(file))
-    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+        raise Refused(_BIG_ENDIAN)
+    found, storages = _next(file, lenient)
+    found = found if lenient else _checked(found)
     keys = _next_pickle(file)
     end = file.tell()
     size = file.seek(0, io.SEEK_END)
@@ -264,65 +179,49 @@ def _legacy_stream(file: BinaryIO) -> Iterator[Contents]:
         if end > size:
             raise EOFError(f"storage {key} is cut off")
 
-    def read(storage: _Storage) -> bytes:
+    def read(storage: Storage) -> bytes:
         file.seek(places[storage.key])
         return file.read(_bytes(storage))
 
-    yield tensors, read
+    return found, read
 
 
 def _next_pickle(file: BinaryIO) -> Any:
     """The object of the pickle that begins here; the file then is at its end."""
+    return _next(file, lenient=False)[0]
+
+
+def _next(file: BinaryIO, lenient: bool) -> tuple[Any, dict[str, Storage]]:
     start = file.tell()
     for _ in pickletools.genops(file):
         pass
     end = file.tell()
     file.seek(start)
-    return _unpickle(file.read(end - start))
+    return unpickle(file.read(end - start), lenient)
 
 
-def _checked(found: Any) -> dict[str, _Tensor]:
+def _checked(found: Any) -> dict[str, Tensor]:
     """The object of the file, which must be a dict of sound tensors."""
     if not isinstance(found, dict):
-        kind = type(found).__name__.strip("_")
-        raise _Refused(f"it holds a {kind}, and a dict of tensors is wanted")
-    described = {}
+        kind = type(found).__name__
+        raise Refused(f"it holds a {kind}, and a dict of tensors is wanted")
     for name, tensor in found.items():
         if not isinstance(name, str):
-            kind = type(name).__name__.strip("_")
-            raise _Refused(
+            kind = type(name).__name__
+            raise Refused(
                 f"a {kind} is the name of an entry, and a dict from names to tensors "
                 "is wanted"
             )
-        if not isinstance(tensor, _Tensor):
-            raise _Refused(
+        if not isinstance(tensor, Tensor):
+            raise Refused(
                 f"its entry {name!r} is no tensor, and a dict of tensors is wanted; "
                 "let torch load it and save the state dict inside"
             )
-        _check_bounds(name, tensor)
-        storage = tensor.storage
-        whole = (storage.dtype, storage.count)
-        if described.setdefault(storage.key, whole) != whole:
-            raise ValueError(f"storage {storage.key} is described in two ways")
+        check_tensor(name, tensor)
     return found
 
 
-def _check_bounds(name: str, tensor: _Tensor) -> None:
-    """That the tensor lies within its storage, and that within the file's."""
-    storage = tensor.storage
-    if not isinstance(storage, _Storage):
-        raise ValueError(f"{name} has no storage")
-    numbers = (tensor.offset, *tensor.size, *tensor.stride)
-    if any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError(f"the shape of {name} is none")
-    steps = zip(tensor.size, tensor.stride, strict=True)
-    reach = sum((side - 1) * stride for side, stride in steps) + 1
-    last = tensor.offset + (reach if math.prod(tensor.size) else 0)
-    if last > storage.length or storage.start + storage.length > storage.count:
-        raise ValueError(f"{name} reaches out of its storage")
-
-
-def _array(tensor: _Tensor, data: bytes) -> np.ndarray:
+def _array(tensor: Tensor, data: bytes) -> np.ndarray:
     """A view of the storage's bytes: what a tensor repeats takes no memory."""
     storage = tensor.storage
     dtype = jnp.dtype(storage.dtype)
@@ -337,5 +236,5 @@ def _array(tensor: _Tensor, data: bytes) -> np.ndarray:
     )
 
 
-def _bytes(storage: _Storage) -> int:
+def _bytes(storage: Storage) -> int:
     return storage.count * jnp.dtype(storage.dtype).itemsize

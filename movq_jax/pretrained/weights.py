@@ -6,23 +6,15 @@ fetched once; one that was put there by hand is as good. Either must have the SH
 that is listed here.
 """
 
-import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from movq_jax import atomic
 from movq_jax.errors import UserError
-from movq_jax.progress import Progress
+from movq_jax.pretrained.fetching import NotFetched, fetch, sha256_of
 
 DEFAULT_FOLDER = "~/.cache/movq_jax/weights"
 VARIABLE = "MOVQ_JAX_WEIGHTS"
-TIMEOUT = 30.0  # seconds without a byte
-CHUNK = 1 << 20
 
 
 class WeightsFile(NamedTuple):
@@ -118,61 +110,20 @@ def find_or_fetch(name: str, folder: Path | str = "") -> Path:
 
 
 def _check(path: Path, file: WeightsFile) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as placed:
-        while chunk := placed.read(CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != file.sha256:
+    digest = sha256_of(path)
+    if digest != file.sha256:
         raise UserError(
             f"{path} is damaged, or is not what was published: its SHA-256 is "
-            f"{digest.hexdigest()}, not {file.sha256}; delete it, and it is fetched "
-            f"from {file.url}"
+            f"{digest}, not {file.sha256}; delete it, and it is fetched from {file.url}"
         )
 
 
 def _fetch(path: Path, file: WeightsFile) -> None:
-    digest = hashlib.sha256()
-    with (
-        atomic.replacing(path) as temporary,
-        Progress(file.size, "bytes") as progress,
-    ):
-        progress.note(f"fetching {file.url} ({file.size:,} bytes) into {path.parent}")
-        with Path(temporary).open("wb") as target:
-            for chunk in _download(path, file):
-                target.write(chunk)
-                digest.update(chunk)
-                progress.advance(len(chunk))
-        if digest.hexdigest() != file.sha256:
-            reason = f"what came has the SHA-256 {digest.hexdigest()}"
-            raise UserError(_by_hand(path, file, reason))
-
-
-def _download(path: Path, file: WeightsFile) -> Iterator[bytes]:
-    """The bytes of the file, and not more of them than it has."""
-    left = file.size
     try:
-        with urllib.request.urlopen(file.url, timeout=TIMEOUT) as response:
-            while chunk := response.read(min(CHUNK, left + 1)):
-                left -= len(chunk)
-                if left < 0:
-                    break
-                yield chunk
-    except (OSError, http.client.HTTPException) as error:
-        reason = str(error) or type(error).__name__
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()
-        elif isinstance(error, urllib.error.URLError):
-            reason = str(error.reason)
-        raise UserError(_by_hand(path, file, reason)) from error
-    if left:
-        cut = "fewer" if left > 0 else "more"
-        reason = f"what came has {cut} than its {file.size} bytes"
-        raise UserError(_by_hand(path, file, reason))
-
-
-def _by_hand(path: Path, file: WeightsFile, reason: str) -> str:
-    return (
-        f"{path.name} is not in {path.parent} and could not be fetched from "
-        f"{file.url}: {reason}; try again, or put the file there by hand (SHA-256 "
-        f"{file.sha256}), or let ${VARIABLE} name a folder that has it"
-    )
+        fetch(file.url, path, size=file.size, sha256=file.sha256)
+    except NotFetched as error:
+        raise UserError(
+            f"{path.name} is not in {path.parent} and could not be fetched from "
+            f"{file.url}: {error}; try again, or put the file there by hand (SHA-256 "
+            f"{file.sha256}), or let ${VARIABLE} name a folder that has it"
+        ) from error

@@ -18,5 +18,8 @@ TOOLS = {
     "evaluate": "PSNR to FID of images or of a model, by a named protocol",
     "compare": "evaluations side by side",
     "curves": "the numbers of several runs over their steps, as a picture",
+    "convert": "weights that others published -> a model",
+    "hub": "models to and from the Hugging Face Hub",
+    "export": "a model as StableHLO, ONNX or diffusers' weights",
     "benchmark": "how fast training, encoding, decoding and the input are",
 }

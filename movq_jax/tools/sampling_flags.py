@@ -48,6 +48,11 @@ def add_flags(parser: argparse.ArgumentParser, *, masked: bool = True) -> None:
     parser.add_argument(
         "--seed", type=seed, default=0, help="another one, other images (default: 0)"
     )
+    add_option_flags(parser, masked=masked)
+
+
+def add_option_flags(parser: argparse.ArgumentParser, *, masked: bool = True) -> None:
+    """Add how to draw, without `--seed`; see `add_flags`."""
     title = "how to draw (default: what the prior's config says)"
     _add_draw_flags(parser.add_argument_group(title))
     if masked:

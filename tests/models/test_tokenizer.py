@@ -362,3 +362,24 @@ def test_errors_name_the_key_and_the_nearest(tiny_movq):
     )
     del tiny_movq["quantizer"]
     refused("config.model lacks 'quantizer'")
+
+
+def test_the_decoders_norms_may_have_groups_of_their_own(tiny_movq):
+    """Published spatial norms have 32 groups, whatever the encoder's have.
+
+    What they compute is compared with diffusers, see test_diffusers_parity.
+    """
+    tiny_movq["norm_groups"] = 8
+    decoder = build_tokenizer(tiny_movq).make_decoder(parent=None)
+    assert decoder.norm.keywords["groups"] == 8
+    tiny_movq["decoder_norm"]["groups"] = 2
+    tokenizer = build_tokenizer(tiny_movq)
+    assert tokenizer.make_decoder(parent=None).norm.keywords["groups"] == 2
+    assert tokenizer.norm_groups == 8
+
+
+@pytest.mark.parametrize("groups", [0, 2.0, True, None])
+def test_groups_that_are_none(tiny_movq, groups):
+    tiny_movq["decoder_norm"]["groups"] = groups
+    with pytest.raises(UserError, match=r"config.model.decoder_norm.groups is"):
+        build_tokenizer(tiny_movq)

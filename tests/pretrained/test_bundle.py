@@ -74,6 +74,7 @@ def test_the_files_are_what_the_docstring_says(tiny_bundle):
     assert {path.name for path in folder.iterdir()} == {
         "config.json",
         "model.safetensors",
+        "README.md",
     }
     record = json.loads((folder / "config.json").read_text())
     assert set(record) == {"format_version", "kind", "fingerprint", "model", "protocol"}

@@ -1,4 +1,3 @@
-import functools
 import hashlib
 import http.server
 import threading
@@ -13,28 +12,11 @@ from movq_jax.pretrained.weights import KNOWN_FILES, WeightsFile, find_or_fetch
 DATA = bytes(range(256)) * 9000
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        self.server.asked.append(self.path)
-
-
 @pytest.fixture
-def server(tmp_path):
-    """A local server of the folder `served`; `.url` is its address."""
-    served = tmp_path / "served"
-    served.mkdir()
-    (served / "net.pth").write_bytes(DATA)
-    handler = functools.partial(Handler, directory=served)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.asked, server.folder = [], served
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.01}
-        )
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def server(web, home):
+    """`web`, which has the file `net.pth`."""
+    (web.folder / "net.pth").write_bytes(DATA)
+    return web
 
 
 @pytest.fixture
@@ -51,12 +33,8 @@ def publish(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def nobodys(home):
     """No test may touch the folder of the one who runs it, or ask a proxy."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MOVQ_JAX_WEIGHTS", raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return tmp_path / "home"
 
 
 def refused(folder=""):

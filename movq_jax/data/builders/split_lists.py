@@ -17,6 +17,7 @@ from typing import NamedTuple
 from movq_jax import atomic
 from movq_jax.errors import UserError
 from movq_jax.pretrained import weights
+from movq_jax.pretrained.fetching import TIMEOUT
 
 _MOST_BYTES = 2**22
 _TAMING = "https://raw.githubusercontent.com/CompVis/taming-transformers/master/data"
@@ -110,9 +111,7 @@ def _number(line: str) -> int:
 
 def _fetch(split_list: SplitList, place: Path) -> None:
     try:
-        with urllib.request.urlopen(
-            split_list.url, timeout=weights.TIMEOUT
-        ) as response:
+        with urllib.request.urlopen(split_list.url, timeout=TIMEOUT) as response:
             text = response.read(_MOST_BYTES)
         _parse(split_list, text)
     except (OSError, http.client.HTTPException, ValueError) as error:
