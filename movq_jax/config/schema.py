@@ -70,7 +70,8 @@ def _model() -> dict:
         "dropout": 0.0,
         "dtype": "float32",  # of convolutions and products, or bfloat16
         # group, or spatial (modulated by the quantised map), which has a field init:
-        # it starts as a group norm ('identity') or as torch's would ('torch').
+        # it starts as a group norm ('identity') or as torch's would ('torch'). Either
+        # may have `groups` of its own, which are else norm_groups.
         "decoder_norm": {"name": "group"},
         # vq, multichannel or residual (num_channels indices a position from one
         # codebook), dual (a global and a local codebook), fsq or lfq (no codebook).

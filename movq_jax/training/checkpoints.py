@@ -18,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import (
 from movq_jax.errors import UserError
 from movq_jax.training.state import TrainState
 
+FOLDER = "checkpoints"  # within a workdir
 DAMAGED = "damaged_checkpoint_"  # and the step: beside `checkpoints`
 
 
@@ -36,7 +37,7 @@ class Checkpoints:
         read_only: bool = False,
     ) -> None:
         """Keeps the latest `keep`, and the one of the largest `score` of metrics."""
-        self._folder = epath.Path(workdir).resolve() / "checkpoints"
+        self._folder = epath.Path(workdir).resolve() / FOLDER
         self._read_only = read_only
         self._manager = ocp.CheckpointManager(
             self._folder,

@@ -17,6 +17,7 @@ from movq_jax.config import kind_of, with_tuples
 from movq_jax.errors import UserError
 from movq_jax.pretrained.bundle import Bundle, read_bundle
 from movq_jax.training import workdir as workdirs
+from movq_jax.training.checkpoints import FOLDER as CHECKPOINTS
 from movq_jax.training.checkpoints import Checkpoints
 from movq_jax.training.state import TrainState
 
@@ -137,8 +138,9 @@ def read_discriminator(
       UserError: it is no run with checkpoints, or its discriminator is another.
     """
     run = epath.Path(config.init_from).expanduser()
-    stored, state = workdirs.read_config(run), None
-    if stored is not None:
+    state = None
+    if (run / CHECKPOINTS).exists():
+        stored = workdirs.check_is_run(run)
         with Checkpoints(run, score=score, read_only=True) as checkpoints:
             state = checkpoints.restore_latest(abstract_of(stored))
     if state is None:

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from movq_jax.errors import Preempted, UserError
-from movq_jax.pretrained.bundle import read_bundle
+from movq_jax.models.tokenizer import build_tokenizer
+from movq_jax.pretrained.bundle import Bundle, read_bundle
+from movq_jax.pretrained.converting import convert, write_converted
+from movq_jax.pretrained.formats.diffusers import write_diffusers
 from movq_jax.pretrained.prior_bundle import read_prior_bundle
 from movq_jax.training import log_writers, loop, prior_task, tokenizer_task
 from movq_jax.training.preemption import StopNotice
@@ -132,3 +135,22 @@ def test_a_prior_of_other_tokens(prior_config, token_cache, tmp_path):
     other = prior_config(f"init_from={run}", cache=token_cache("large", ids))
     with pytest.raises(UserError, match=r"their grid is \(2, 2\), here \(4, 4\)"):
         fresh(other, tmp_path / "other", prior_task)
+
+
+def test_a_converted_model_is_trained_on(config, tiny_movq, fill, tmp_path):
+    shape = {"width": 32, "multipliers": [1, 1], "attention_factors": [2]}
+    model = tiny_movq | shape
+    model["quantizer"] = {
+        "name": "vq",
+        "codebook_size": 32,
+        "dim": 8,
+        "beta": 0.25,
+        "legacy": False,
+    }
+    params = fill(build_tokenizer(model), np.zeros((1, 16, 16, 3)))
+    theirs, converted = tmp_path / "theirs", tmp_path / "converted"
+    write_diffusers(Bundle("tokenizer", "none", model, {}, params), theirs)
+    write_converted(convert(theirs), converted)
+    options = ("train.num_steps=30", "log.every=1", "optim.gen.learning_rate=3e-3")
+    loop.train(config(f"init_from={converted}", *options), tmp_path / "run")
+    assert np.mean(losses(tmp_path / "run")[-5:]) < losses(tmp_path / "run")[0]
