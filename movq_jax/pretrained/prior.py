@@ -109,6 +109,12 @@ class PretrainedPrior:
         return self.tokens.units
 
     @property
+    def knows_classes_alone(self) -> bool:
+        """Whether it never learned to draw without a class, and so has no guidance."""
+        # Bundles of older versions do not say.
+        return bool(self.num_classes) and self.protocol.get("class_dropout") == 0
+
+    @property
     def num_parameters(self) -> int:
         """Of the prior, without its tokenizer."""
         return sum(array.size for array in jax.tree.leaves(self._params))
@@ -292,6 +298,11 @@ class PretrainedPrior:
             labels = self.labels(num, seed=seed, first=index)
         else:
             labels = as_labels(labels, num, self.classes, self.num_classes)
+        if self.knows_classes_alone and (labels == self.num_classes).any():
+            raise UserError(
+                f"the label {self.num_classes} means no class, and this prior never "
+                "learned to draw without one (its class_dropout was 0): give a class"
+            )
         shape = (*self.grid, self.num_channels)
         ids, known = as_given(ids, known, num, shape)
         self.tokenizer.check_ids(ids)
@@ -309,7 +320,14 @@ class PretrainedPrior:
 
     def _options(self, changed: dict[str, Any]) -> SampleOptions:
         fields = {name: getattr(self.options, name) for name in _FIELDS}
-        return SampleOptions.of({**fields, **changed})
+        options = SampleOptions.of({**fields, **changed})
+        if options.guidance and self.knows_classes_alone:
+            raise UserError(
+                f"guidance is {options.guidance}, but it leads away from drawing "
+                "without a class, and this prior never learned that (its class_dropout "
+                "was 0): set it to 0"
+            )
+        return options
 
     def _run(
         self,

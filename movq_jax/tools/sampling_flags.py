@@ -175,7 +175,7 @@ def check_options(prior: Any, given: dict[str, Any]) -> None:
             "--guidance leads towards a class, and this prior is unconditional: leave "
             "it out"
         )
-    if given.get("guidance") and _knows_classes_alone(prior):
+    if given.get("guidance") and prior.knows_classes_alone:
         raise UserError(
             "--guidance leads away from drawing without a class, and this prior never "
             "learned that (config.loss.class_dropout was 0): leave it out"
@@ -225,7 +225,7 @@ def without_classes(prior: Any, named: Any, options: dict[str, Any]) -> None:
     """
     if named is not None:
         return
-    if _knows_classes_alone(prior):
+    if prior.knows_classes_alone:
         raise UserError(
             "this prior never learned to draw without a class "
             "(config.loss.class_dropout was 0): give --classes"
@@ -234,11 +234,6 @@ def without_classes(prior: Any, named: Any, options: dict[str, Any]) -> None:
         raise UserError("--guidance leads towards a class: give --classes")
     if prior.options.guidance:
         options["guidance"] = 0.0  # the model's own would double the work for nothing
-
-
-def _knows_classes_alone(prior: Any) -> bool:
-    # Bundles of older versions do not say.
-    return bool(prior.num_classes) and prior.protocol.get("class_dropout") == 0
 
 
 @contextlib.contextmanager

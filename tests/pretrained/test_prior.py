@@ -1,3 +1,5 @@
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -222,6 +224,18 @@ def test_a_prior_without_classes(make_prior_bundle, tiny_masked):
             prior.sample(1, **wrong)
     with pytest.raises(UserError, match="the prior has no classes to be guided by"):
         prior.sample(1, guidance=1.0)
+
+
+def test_a_prior_that_never_went_without_a_class(make_prior_bundle, tiny_masked):
+    config = make_prior_bundle(tiny_masked) / "model/config.json"
+    record = json.loads(config.read_text())
+    record["protocol"]["class_dropout"] = 0.0
+    config.write_text(json.dumps(record))
+    prior = movq_jax.load(config.parent)
+    with pytest.raises(UserError, match="guidance is 1.5, but .* never learned that"):
+        prior.sample(1, guidance=1.5)
+    with pytest.raises(UserError, match="the label 3 means no class, and this prior"):
+        prior.sample(1, labels=3)
 
 
 def test_weights_that_do_not_fit(make_prior_bundle, tiny_masked, tmp_path):
