@@ -20,6 +20,7 @@ ordinary bundle: see `movq_jax.pretrained.prior_bundle`.
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ def write_bundle(
         fresh.rename(folder)
         if stale.exists():
             stale.rmtree()
-    except OSError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"cannot write the model bundle {folder}: {error}") from error
     return record["fingerprint"]
 
@@ -123,9 +124,24 @@ def _write_files(
     folder.mkdir(parents=True)
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     card = model_card(record, sum(array.size for array in arrays.values()))
-    (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(arrays))
+    _save(folder / WEIGHTS_FILE, arrays)
     (folder / CONFIG_FILE).write_text(text)
     (folder / CARD_FILE).write_text(card)
+
+
+def _save(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+    if "://" in os.fspath(path):
+        path.write_bytes(safetensors.numpy.save(arrays))
+        return
+    # Array by array: a large model is not in memory twice.
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    safetensors.numpy.save_file(whole, os.fspath(path))
+
+
+def _load(path: epath.Path) -> dict[str, np.ndarray]:
+    if "://" in os.fspath(path):
+        return safetensors.numpy.load(path.read_bytes())
+    return safetensors.numpy.load_file(os.fspath(path))
 
 
 def read_bundle(path: epath.PathLike) -> Bundle:
@@ -142,7 +158,7 @@ def read_bundle(path: epath.PathLike) -> Bundle:
     record = _read_record(folder / CONFIG_FILE)
     weights = folder / WEIGHTS_FILE
     try:
-        arrays = safetensors.numpy.load(weights.read_bytes())
+        arrays = _load(weights)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"the weights {weights} cannot be read: {error}") from error
     if fingerprint(arrays, record["model"]) != record["fingerprint"]:
