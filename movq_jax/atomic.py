@@ -93,6 +93,23 @@ def check_writable(path: str | os.PathLike) -> None:
         raise UserError(f"cannot write {path}: {reason}") from error
 
 
+def check_folder_to_replace(folder: str | os.PathLike) -> None:
+    """Finds out, before long work, whether a local folder could take another's place.
+
+    Raises:
+      UserError: it could not, or it is where the program was started.
+    """
+    folder = Path(os.path.realpath(os.path.expanduser(folder)))
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"cannot write {folder}: it is a file; name a folder")
+    if folder == Path.cwd():
+        raise UserError(
+            f"cannot write {folder}: it is the folder that you are in, and would be "
+            "replaced; name another one"
+        )
+    check_writable(folder.parent / own_name())
+
+
 def write_text(path: epath.PathLike, text: str) -> None:
     """Writes a text file in one move. Raises UserError where that is not possible."""
     with replacing(path) as temporary:

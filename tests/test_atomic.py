@@ -40,3 +40,17 @@ def test_a_place_is_tried_and_nothing_is_left(tmp_path):
     ):
         with pytest.raises(UserError, match=f"cannot write {path}: {reason}"):
             atomic.check_writable(path)
+
+
+def test_folders_that_take_anothers_place(tmp_path, monkeypatch):
+    atomic.check_folder_to_replace(tmp_path / "new" / "folder")
+    atomic.check_folder_to_replace(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: it is a file; name a folder"):
+        atomic.check_folder_to_replace(tmp_path / "file")
+    with pytest.raises(UserError, match="cannot write .*: Not a directory"):
+        atomic.check_folder_to_replace(tmp_path / "file" / "below" / "it")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the folder that you are in"):
+        atomic.check_folder_to_replace(".")

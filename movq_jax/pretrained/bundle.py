@@ -18,6 +18,7 @@ What a model cannot be used without lies in folders of its own beside the two, e
 ordinary bundle: see `movq_jax.pretrained.prior_bundle`.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -72,7 +73,7 @@ def write_bundle(
     Raises:
       UserError: the place cannot be written.
     """
-    folder = epath.Path(folder)
+    folder = _without_links(folder)
     arrays = flatten(params)
     model = json.loads(json.dumps(model, default=plain, allow_nan=False))
     record = _record(kind, arrays, model, protocol)
@@ -92,7 +93,11 @@ def write_bundle(
         if stale.exists():
             stale.rmtree()
     except (OSError, safetensors.SafetensorError) as error:
+        _forget(fresh)
         raise UserError(f"cannot write the model bundle {folder}: {error}") from error
+    except KeyboardInterrupt:
+        _forget(fresh)
+        raise
     return record["fingerprint"]
 
 
@@ -127,6 +132,19 @@ def _write_files(
     _save(folder / WEIGHTS_FILE, arrays)
     (folder / CONFIG_FILE).write_text(text)
     (folder / CARD_FILE).write_text(card)
+
+
+def _without_links(folder: epath.PathLike) -> epath.Path:
+    """Where a folder really is: moving a link away would not move what it points to."""
+    folder = epath.Path(folder)
+    is_local = "://" not in os.fspath(folder)
+    return epath.Path(os.path.realpath(folder)) if is_local else folder
+
+
+def _forget(fresh: epath.Path) -> None:
+    with contextlib.suppress(OSError):
+        if fresh.exists():
+            fresh.rmtree()
 
 
 def _save(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:

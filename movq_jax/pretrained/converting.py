@@ -7,6 +7,7 @@
 The formats are those of `movq_jax.pretrained.formats.detecting`.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from movq_jax import __version__
+from movq_jax.atomic import check_folder_to_replace
 from movq_jax.errors import UserError
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import Bundle, read_bundle, write_bundle
@@ -210,10 +212,10 @@ def check_out(out: epath.PathLike) -> None:
       UserError: it may not.
     """
     folder = epath.Path(out).expanduser()
+    if "://" not in os.fspath(folder):
+        check_folder_to_replace(folder)
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise UserError(f"cannot write the model bundle {folder}: it is a file")
     if not any(folder.iterdir()):
         return
     record = read_config(folder / CONFIG_FILE) or {}

@@ -172,8 +172,8 @@ def _read_whole(folder: epath.PathLike) -> Bundle:
 def _check_repo(repo: str) -> None:
     if not re.fullmatch(_REPO, repo):
         raise UserError(
-            f"{repo!r} is no repository of the Hub: give USER/NAME, as in "
-            f"{HUB}USER/NAME or {HUB}USER/NAME@REVISION"
+            f"{repo!r} is no repository of the Hub: give USER/NAME; where a model is "
+            f"asked for, {HUB}USER/NAME or {HUB}USER/NAME@REVISION"
         )
 
 

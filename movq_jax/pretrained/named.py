@@ -85,6 +85,7 @@ def _make_bundle(name: str, model: NamedModel, folder: Path) -> None:
         fingerprint = write_converted(conversion, fresh, tokenizer)
         _put(fresh, folder / BUNDLE_FOLDER)
     except UserError as error:
+        _forget_first(folder, model)
         raise UserError(
             f"{name} cannot be converted: {error} (delete {folder} to fetch it again)"
         ) from error
@@ -185,6 +186,16 @@ def _add_to_record(folder: Path, news: dict[str, Any]) -> None:
     files = {**record.get("files", {}), **news.get("files", {})}
     text = json.dumps({**record, **news, "files": files}, indent=2) + "\n"
     atomic.write_text(folder / RECORD_FILE, text)
+
+
+def _forget_first(folder: Path, model: NamedModel) -> None:
+    """What was of no use the first time is not what later files have to be."""
+    record = _read_record(folder)
+    published = {file.name for file in model.files if file.sha256}
+    if "bundle" not in record and "files" in record:
+        kept = {n: d for n, d in record["files"].items() if n in published}
+        text = json.dumps({**record, "files": kept}, indent=2) + "\n"
+        atomic.write_text(folder / RECORD_FILE, text)
 
 
 def _say(text: str) -> None:

@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from movq_jax.training import init_from, sharding
+from movq_jax.training import workdir as workdirs
 from movq_jax.training.checkpoints import Checkpoints, abstract_state
 from movq_jax.training.console import Console
 from movq_jax.training.evaluating import Evaluator
@@ -49,6 +50,7 @@ class Trainer:
         self.abstract = self.abstract_of(config)
         self.evaluator = Evaluator(config, task, self.mesh)
         self.train_steps = {}
+        self.beginning: tuple[Any, Any] | None = None  # read before the first step
         self.learning_rate = make_schedule(config.optim, "gen")
 
     def check_and_load(self) -> None:
@@ -63,6 +65,8 @@ class Trainer:
         self.train_batches(0).close()
         self.evaluator.check_data()
         self.evaluator.load()
+        if self.config.init_from and not workdirs.has_begun(self.workdir):
+            self.beginning = self.read_beginning()
         _ = self.frozen
 
     @functools.cached_property
@@ -96,27 +100,35 @@ class Trainer:
         self.console.say(f"{count:,} parameters on {self.mesh.size} device(s)")
         return state
 
-    def begin_with(self, state: TrainState) -> TrainState:
-        """`state` with the weights of `config.init_from`, on the mesh.
+    def read_beginning(self) -> tuple[Any, Any]:
+        """What `config.init_from` has: parameters, and the discriminator or None.
 
         Raises:
           UserError: see `movq_jax.training.init_from`.
         """
-        config = self.config
+        config, discriminator = self.config, None
         params = init_from.read_params(config, self.abstract)
-        params = jax.device_put(params, self.replicated)
-        state = self.task.with_params(config, state, params)
         if config.init_discriminator:
-            params, variables = init_from.read_discriminator(
+            discriminator = init_from.read_discriminator(
                 config,
                 self.abstract,
                 abstract_of=self.abstract_of,
                 score=self.task.score,
             )
+        return params, discriminator
+
+    def begin_with(self, state: TrainState) -> TrainState:
+        """`state` with what `config.init_from` has, on the mesh."""
+        params, discriminator = self.beginning or self.read_beginning()
+        self.beginning = None  # it is large, and of no more use
+        params = jax.device_put(params, self.replicated)
+        state = self.task.with_params(self.config, state, params)
+        if discriminator is not None:
+            params, variables = discriminator
             state = state.replace(
                 disc_params=params, variables={**state.variables, "disc": variables}
             )
-        self.console.say(f"begins with the weights of {config.init_from}")
+        self.console.say(f"begins with the weights of {self.config.init_from}")
         return jax.device_put(state, self.replicated)
 
     def fit_to_data(self, state: TrainState, step: int) -> TrainState:

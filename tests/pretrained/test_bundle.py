@@ -143,6 +143,26 @@ def test_scalars_and_views_are_kept(tmp_path):
         np.testing.assert_array_equal(kept[name], array, strict=True)
 
 
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "model").symlink_to("real")
+    for value in (1.0, 2.0):
+        written = write(tmp_path / "model", value)
+    assert (tmp_path / "model").is_symlink()
+    assert read_bundle(tmp_path / "real").fingerprint == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "real"]
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def interrupted(arrays, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "model", 1.0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_killed_writers_old_bundle_outlives_the_next_failure(tmp_path, monkeypatch):
     old = write(tmp_path / "model", 1.0)
     (tmp_path / "model").rename(tmp_path / ".model.old")  # and then it was killed

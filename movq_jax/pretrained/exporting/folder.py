@@ -19,7 +19,7 @@ import jax
 import safetensors.numpy
 
 import movq_jax
-from movq_jax.atomic import check_writable, own_name
+from movq_jax.atomic import check_folder_to_replace, own_name
 from movq_jax.errors import UserError
 from movq_jax.models.tokenizer import build_tokenizer
 from movq_jax.pretrained.bundle import Bundle
@@ -146,14 +146,12 @@ def check_out(out: Path) -> None:
     Raises:
       UserError: it cannot, or what is there is no export.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"cannot export to {out}: it is a file; name a folder")
+    check_folder_to_replace(out)
     if out.exists() and any(out.iterdir()) and not (out / RECORD_FILE).is_file():
         raise UserError(
             f"{out} has files, but no {RECORD_FILE}, so it is no export that could be "
             "replaced: name a new folder"
         )
-    check_writable(out.absolute().parent / RECORD_FILE)
 
 
 def _write(
@@ -168,7 +166,7 @@ def _write(
     A writer that is killed leaves `out` as it was, or, between the two moves, nothing.
     """
     check_out(out)
-    out = out.absolute()
+    out = out.resolve()  # what a link points to, and not the link
     fresh, stale = (out.parent / f".{own_name()}.{age}" for age in ("tmp", "old"))
     try:
         fresh.mkdir(parents=True)
