@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from movq_jax.config import kind_of, with_tuples
 from movq_jax.errors import UserError
-from movq_jax.pretrained.bundle import Bundle, read_bundle
+from movq_jax.pretrained.bundle import Bundle, check_fit, read_bundle
 from movq_jax.training import workdir as workdirs
 from movq_jax.training.checkpoints import FOLDER as CHECKPOINTS
 from movq_jax.training.checkpoints import Checkpoints
@@ -94,17 +93,11 @@ def read_params(config: ConfigDict, abstract: TrainState) -> Any:
     bundle = _read(config)
     if bundle.kind == "prior":
         _check_tokens(config, bundle.model["tokens"])
-    _check_layout(f"the weights of {config.init_from}", bundle.params, abstract)
-    return jax.tree.map(np.asarray, bundle.params)
-
-
-def _check_layout(what: str, found: Any, abstract: TrainState) -> None:
-    """`found` has the names and shapes of the generator's parameters."""
-    wanted = jax.tree.map(lambda x: x.shape, dict(abstract.gen_params))
-    if jax.tree.map(lambda x: x.shape, dict(found)) != wanted:
-        raise UserError(
-            f"{WHERE}: {what} do not fit the model that its config describes"
-        )
+    try:
+        check_fit(abstract.gen_params, bundle.params)
+    except UserError as error:
+        raise UserError(f"{WHERE}: {config.init_from}: {error}") from error
+    return bundle.params
 
 
 def _check_tokens(config: ConfigDict, theirs: Mapping[str, Any]) -> None:
